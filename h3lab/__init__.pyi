@@ -1,0 +1,14 @@
+from h3lab import errors as errors
+from h3lab import testing as testing
+from h3lab.actor import Actor as Actor
+from h3lab.actor import load as load
+from h3lab.backends._torch import TorchModel as TorchModel
+from h3lab.cluster.lab import Lab as Lab
+from h3lab.cluster.lab import attach as attach
+from h3lab.feed import open_feed as open_feed
+from h3lab.pipeline import Pipeline as Pipeline
+from h3lab.pipeline import Preprocessor as Preprocessor
+from h3lab.run import runs as runs
+from h3lab.sources import read as read
+from h3lab.training import train as train
+from h3lab.transfer import Distill as Distill

@@ -1,0 +1,155 @@
+"""The folder of a run: its whole interface. Widget, command line, ``attach`` and ranks read and write the same files.
+
+::
+
+    runs/digits/3/
+      run.json         what was started: name, number, lab, settings, threads, versions; written once
+      launch.bin       the user's code and objects, signed
+      state.json       one of STATES, with attempt, pid, slot, message, error; replaced whole
+      control/000001   what viewers asked for, numbered by who comes first: {"set": {"lr": 1e-4}}, {"pause": true}, ...
+      journal/0001.jsonl   records and events, one segment an attempt
+      snapshots/00000812/  model, optimizer, position, random states
+      result.h3lab     the trained parameters, once the run has ended
+      logs/            stdout and stderr of each rank and attempt: rank0.0001.log
+      lock             held (flock) by the living rank 0
+
+A rank confirms a control by a journal event that carries its number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from h3lab.errors import RunNotFound, UnknownName, UsageError
+from h3lab.home import read_json, room, write_json
+
+#: ``lost`` is a run whose rank has died and which the lab is bringing back.
+STATES = ("queued", "starting", "training", "paused", "lost", "finished", "stopped", "failed")
+ENDED = frozenset({"finished", "stopped", "failed"})
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.journal = self.path / "journal"
+        self.snapshots = self.path / "snapshots"
+        self.logs = self.path / "logs"
+        self.launch = self.path / "launch.bin"
+        self.result = self.path / "result.h3lab"
+
+    @property
+    def name(self) -> str:
+        """``digits/3``: the actor's name and the run's number."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @classmethod
+    def claim(cls, actor: str) -> RunFolder:
+        """Make the next numbered folder of an actor's runs; ``mkdir`` decides who gets a number."""
+        if not re.fullmatch(r"[\w][\w.\- ]{0,99}", actor):
+            raise UsageError(
+                f"{actor!r} came as a name; expected letters, digits, '_', '-', '.' and spaces, not starting with "
+                "a dot or dash, at most 100 of them, because the run's folder is named after it."
+            )
+        parent = room("runs") / actor
+        parent.mkdir(mode=0o700, exist_ok=True)
+        number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
+        while True:
+            try:
+                (parent / str(number)).mkdir(mode=0o700)
+            except FileExistsError:
+                number += 1
+                continue
+            folder = cls(parent / str(number))
+            for part in (folder.journal, folder.snapshots, folder.logs, folder.path / "control"):
+                part.mkdir(mode=0o700)
+            return folder
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What was started (``run.json``)."""
+        return dict(read_json(self.path / "run.json", {}))
+
+    def write_info(self, **values: Any) -> None:
+        """Written once, before the run is queued."""
+        write_json(self.path / "run.json", values)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """``{"state": ..., "attempt": ..., "since": ...}`` and what else its writer knows."""
+        return dict(read_json(self.path / "state.json", {"state": "queued", "attempt": 0, "since": 0.0}))
+
+    def write_state(self, state: str, **values: Any) -> None:
+        """Replace the state; only who drives the run at the moment does: its rank 0 while one lives, else the lab."""
+        if state not in STATES:
+            raise UnknownName("state", state, STATES)
+        write_json(self.path / "state.json", {"state": state, **values, "since": time.time()})
+
+    def ask(self, **control: Any) -> int:
+        """Write the next control; its number is what the rank will confirm."""
+        number = max((n for n, _ in self._controls()), default=0) + 1
+        while True:
+            draft = self.path / f".control.{os.getpid()}.{time.monotonic_ns()}"
+            write_json(draft, control)
+            try:
+                # A link, not a rename: it fails where the number is taken, and the content is there with the name.
+                os.link(draft, self.path / "control" / f"{number:06d}")
+                return number
+            except FileExistsError:
+                number += 1
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def controls(self, after: int = 0) -> list[tuple[int, dict[str, Any]]]:
+        """Controls with a number above ``after``, in order."""
+        return [(n, read_json(path, {})) for n, path in sorted(self._controls()) if n > after]
+
+    def _controls(self) -> Iterator[tuple[int, Path]]:
+        for path in (self.path / "control").iterdir():
+            yield int(path.name), path
+
+    def lock(self) -> int | None:
+        """Take the run's lock and return its open descriptor (closed with the process), or None while a rank holds it."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+
+    def __repr__(self) -> str:
+        return f"RunFolder({self.name!r})"
+
+
+def find(name: str | None = None) -> RunFolder:
+    """The folder of ``"digits/2"``, of the newest run of ``"digits"``, or of the run started last (None)."""
+    runs = room("runs")
+    if name is None:
+        candidates = list(folders())
+        if not candidates:
+            raise RunNotFound(f"no run has been started yet in {runs.parent}. Start one with lab.train(actor, feed).")
+        return max(candidates, key=lambda folder: folder.info.get("created", 0.0))
+    actor, _, number = name.partition("/")
+    numbers = [int(p.name) for p in (runs / actor).glob("*") if p.name.isdigit()]
+    chosen = int(number) if number.isdigit() else max(numbers, default=0)
+    if chosen not in numbers or (number and not number.isdigit()):
+        known = sorted({p.name for p in runs.iterdir()})
+        error = UnknownName("run", name, [f"{actor}/{n}" for n in sorted(numbers)] or known, str(runs))
+        raise RunNotFound(str(error))
+    return RunFolder(runs / actor / str(chosen))
+
+
+def folders() -> Iterator[RunFolder]:
+    """Every run of this home that was really started, oldest number first within a name."""
+    for actor in sorted(room("runs").iterdir()):
+        for path in sorted((p for p in actor.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)):
+            if (path / "run.json").exists():
+                yield RunFolder(path)

@@ -1,0 +1,63 @@
+"""Home: where runs, feeds, labs and keys live, and how files there are replaced whole.
+
+``$H3LAB_HOME`` is read at call time; without it, ``h3lab`` in Jupyter's data directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def home() -> Path:
+    """``$H3LAB_HOME``, made with mode 0700 where it is missing."""
+    named = os.environ.get("H3LAB_HOME")
+    if named:
+        path = Path(named).expanduser().absolute()
+    else:
+        from jupyter_core.paths import jupyter_data_dir
+
+        path = Path(jupyter_data_dir()) / "h3lab"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def room(name: str) -> Path:
+    """A folder of the home, ``runs``, ``feeds``, ``labs`` or ``keys``, made with mode 0700 where it is missing."""
+    path = home() / name
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a file so that readers see the old or the new content, never a mixture; mode 0600.
+
+    ``durable`` also waits for the disk, for what must survive a power cut.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by readable JSON."""
+    replace_file(path, json.dumps(value, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """The JSON of a file, or ``default`` where there is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return default

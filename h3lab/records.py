@@ -1,0 +1,56 @@
+"""A Record: a plain dict with ``step``, ``epoch``, ``seconds`` and one entry a metric.
+
+This module turns records into JSON lines that any JSON reader can read, and back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Record = dict[str, Any]
+
+#: Keys that stand in every record of a step and are no metrics.
+AXES = ("step", "epoch", "seconds")
+
+
+def metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a record: whatever is neither an axis nor bookkeeping."""
+    return {name: value for name, value in record.items() if name not in AXES and name != "nonfinite"}
+
+
+def encode(record: Mapping[str, Any]) -> str:
+    """One line of JSON without its newline. NaN and infinities are no JSON: they become null, and ``nonfinite`` maps
+    their names to "nan", "inf" or "-inf"."""
+    bad = {name: str(value) for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)}
+    if bad:
+        record = {
+            **{name: None if name in bad else value for name, value in record.items()},
+            "nonfinite": bad,
+        }
+    return json.dumps(record, separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def decode(line: str | bytes) -> Record:
+    """The record of one line, with its non-finite values put back."""
+    record: Record = json.loads(line)
+    for name, text in record.pop("nonfinite", {}).items():
+        record[name] = float(text)
+    return record
+
+
+def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Records → columns of equal length; what a record lacks is None. Axes first, then metrics as they first appear."""
+    records = list(records)
+    names = dict.fromkeys(AXES)
+    for record in records:
+        names.update(dict.fromkeys(record))
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):  # numpy and torch scalars
+        return value.item()
+    raise TypeError(f"a record holds numbers, text and None; {type(value).__name__} came")

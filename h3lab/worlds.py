@@ -1,0 +1,75 @@
+"""The outside worlds by name: which module reads a URL, wraps a model, keeps a feed, shows a noun.
+
+The core names them here, as strings, and imports on first use; a missing library becomes its pip line. Third parties
+join through the entry point groups ``h3lab.backends``, ``h3lab.sources``, ``h3lab.workers`` and so on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+from h3lab.errors import MissingExtra
+
+#: What to type when an import fails: top-level package → pip requirement.
+PIP = {
+    "torch": "torch",
+    "sklearn": "scikit-learn",
+    "mxnet": "mxnet",
+    "keras": "keras",
+    "tensorflow": "tensorflow-cpu",
+    "bokeh": "bokeh",
+    "anywidget": "anywidget",
+    "ipywidgets": "ipywidgets",
+    "ipyparallel": "ipyparallel",
+    "requests": "requests",
+    "s3fs": "s3fs",
+    "skops": "skops",
+    "sqlalchemy": "sqlalchemy",
+}
+
+
+def load(path: str) -> Any:
+    """``"h3lab.backends._torch:TorchModel"`` → the object; MissingExtra with the pip line where a library is missing."""
+    module, _, name = path.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "h3lab"):
+            raise
+        line = f"pip install {PIP.get(missing, missing)}"
+        raise MissingExtra(f"{missing!r} is not installed, and {module} needs it. Install it with: {line}") from error
+    return getattr(loaded, name) if name else loaded
+
+
+def plugged(group: str) -> Iterator[Any]:
+    """What third parties registered under ``h3lab.<group>``; one that fails to load only warns."""
+    for point in entry_points(group=f"h3lab.{group}"):
+        try:
+            yield point.load()
+        except Exception as error:
+            warnings.warn(f"plug-in {point.value!r} of h3lab.{group} did not load: {error}", stacklevel=2)
+
+
+#: Module of a model's class or a base of it → (the class that wraps it, the extra it needs).
+BACKENDS = {
+    "torch": "h3lab.backends._torch:TorchModel",
+    "sklearn": "h3lab.backends._sklearn:SklearnModel",
+}
+
+#: The views: noun → function of the noun that returns a mimebundle.
+VIEWS = {
+    "run": "h3lab.ui.panel:run_mimebundle",
+}
+
+
+def view(noun: str) -> Any:
+    """The function that shows a noun in a notebook, or None where no display library is installed."""
+    try:
+        return load(VIEWS[noun])
+    except MissingExtra:
+        return None
