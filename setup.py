@@ -1,8 +1,11 @@
 """What h3lab is made of and what it needs; `pyproject.toml` holds the tools' settings alone."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
 
 CORE = [
     "numpy>=2.0",
@@ -12,6 +15,7 @@ CORE = [
     "scikit-learn>=1.6",  # FrozenEstimator, and tags that say which input a worker takes
     "skops>=0.11",
     "ipyparallel>=9.0",
+    "jupyter_core>=5.3",
     "cloudpickle>=3.0",
     "ipywidgets>=8.1",
     "anywidget>=0.9.13",
@@ -39,9 +43,9 @@ EXTRAS = {
 
 setup(
     name="h3lab",
-    version="0.1.0.dev0",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "h3lab/__init__.py").read_text(encoding="utf-8"))[1],
     description="A laboratory of learning actors inside a notebook",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="h3lab developers",
     license="BSD-3-Clause",

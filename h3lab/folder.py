@@ -116,7 +116,7 @@ class RunFolder:
             yield int(path.name), path
 
     def lock(self) -> int | None:
-        """Take the run's lock and return its open descriptor (closed with the process), or None while a rank holds it."""
+        """Take the run's lock: its open descriptor (closed with the process), or None while a rank holds it."""
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,7 +33,7 @@ PIP = {
 
 
 def load(path: str) -> Any:
-    """``"h3lab.backends._torch:TorchModel"`` → the object; MissingExtra with the pip line where a library is missing."""
+    """``"h3lab.backends._torch:TorchModel"`` → the object; MissingExtra has the pip line of a missing library."""
     module, _, name = path.partition(":")
     try:
         loaded = importlib.import_module(module)
