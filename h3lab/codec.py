@@ -1,8 +1,8 @@
 """The codec: a tree of arrays, bytes and JSON values ↔ one versioned byte string, nothing ever unpickled.
 
 Snapshots, saved models and messages use it. Layout: magic ``H3LAB\\x00``, format number (uint16), header length
-(uint64), JSON header, then each array's raw bytes, C order and little-endian, at offsets that are multiples of 64. Arrays keep
-dtype and shape bit for bit at any depth of nesting.
+(uint64), JSON header, then each array's raw bytes, C order and little-endian, at offsets that are multiples of 64.
+Arrays keep dtype and shape bit for bit at any depth of nesting.
 """
 
 from __future__ import annotations
