@@ -1,0 +1,191 @@
+"""What every test gets: a laboratory folder of its own, one thread, a look for leaks, and `service`.
+
+What only a cluster or a browser needs lives in `tests/cluster/conftest.py` and `tests/browser/conftest.py`.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    import psutil
+
+# One process (and each worker of xdist) has a home of its own, before anything imports h3lab. The name is
+# short because sockets lie below it, and a socket's path ends at 107 characters.
+HOME = Path(tempfile.mkdtemp(prefix="h3-"))
+
+os.environ["H3LAB_HOME"] = str(HOME / "lab")
+os.environ["IPYTHONDIR"] = str(HOME / "ipython")
+os.environ["JUPYTER_CONFIG_DIR"] = str(HOME / "config")
+os.environ["JUPYTER_DATA_DIR"] = str(HOME / "data")
+os.environ["JUPYTER_RUNTIME_DIR"] = str(HOME / "runtime")
+os.environ["JUPYTER_PLATFORM_DIRS"] = "1"  # else every import of jupyter_core warns, and warnings are errors
+os.environ["MPLBACKEND"] = "agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # other thread counts give other bits
+os.environ.pop("EAGER_IMPORT", None)  # would undo what `import h3lab` promises about its imports
+
+# A part of the suite that runs alone is told by its folder, so that nobody forgets the marker.
+FOLDER_MARKS = {"cluster": pytest.mark.cluster, "browser": pytest.mark.browser}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            mark = FOLDER_MARKS.get(item.path.relative_to(here).parts[0])
+            if mark is not None:
+                item.add_marker(mark)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+# ---- Services ---------------------------------------------------------------------------------------------
+
+
+class Service(NamedTuple):
+    """A server that answers: `host` and `port`."""
+
+    host: str
+    port: int
+
+
+DEFAULT_PORTS = {
+    "postgresql": 5432,
+    "mysql": 3306,
+    "redis": 6379,
+    "amqp": 5672,
+    "mqtt": 1883,
+    "nats": 4222,
+    "kafka": 9092,
+    "webhdfs": 9870,
+}
+
+
+@pytest.fixture(scope="session")
+def service() -> Callable[[str], Service]:
+    """`service("amqp")` → the host and port of $H3LAB_TEST_AMQP, else of the usual port of this machine.
+
+    Where nothing answers the test is skipped with the reason; under CI it fails, because a suite that skips
+    what it was set up for proves nothing.
+    """
+
+    def find(name: str) -> Service:
+        variable = f"H3LAB_TEST_{name.upper()}"
+        host, _, port = os.environ.get(variable, f"127.0.0.1:{DEFAULT_PORTS[name]}").rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=3).close()
+        except OSError as error:
+            reason = f"no {name} at {host}:{port} ({error}); name one with {variable}=host:port"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason, pytrace=False)
+            pytest.skip(reason)
+        return Service(host, int(port))
+
+    return find
+
+
+# ---- Leaks ------------------------------------------------------------------------------------------------
+
+# Python starts these once a process and keeps them on purpose.
+LASTING_CHILDREN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "loky")
+
+
+def living_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not thread.daemon and thread.is_alive()}
+
+
+def living_children() -> dict[int, str]:
+    """The processes this one has started, by id; read from /proc, so nothing elsewhere than on Linux."""
+    found: dict[int, str] = {}
+    for listing in Path("/proc/self/task").glob("*/children"):
+        try:
+            children = listing.read_text().split()
+        except OSError:  # the thread has just ended
+            continue
+        for child in children:
+            try:
+                command = (
+                    Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+            except OSError:
+                continue
+            if command and not any(name in command for name in LASTING_CHILDREN):  # empty: a zombie
+                found[int(child)] = command.strip()
+    return found
+
+
+def wait_until_empty(leaks: Callable[[], list[str]], timeout_seconds: float = 3.0) -> list[str]:
+    deadline = time.monotonic() + timeout_seconds
+    while (found := leaks()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fails a test that leaves a thread or a child process behind.
+
+    A folder whose fixtures keep engines over several tests overrides this fixture in its own conftest.
+    """
+    threads, children = living_threads(), living_children()
+    yield
+
+    def leaks() -> list[str]:
+        late_threads = [f"thread {thread.name!r}" for thread in living_threads() - threads]
+        late_children = [
+            f"process {pid}: {command}" for pid, command in living_children().items() if pid not in children
+        ]
+        return late_threads + late_children
+
+    left = wait_until_empty(leaks)
+    assert not left, "The test has ended, but these have not: " + "; ".join(left)
+
+
+def command_of(process: "psutil.Process") -> str:
+    """Its command line, or nothing where it has ended, or is one that this process keeps on purpose."""
+    import psutil
+
+    try:
+        command = " ".join(process.cmdline())
+        lasting = process.ppid() == os.getpid() and any(name in command for name in LASTING_CHILDREN)
+    except psutil.Error:
+        return ""
+    return "" if lasting else command
+
+
+def processes_of_home() -> list["psutil.Process"]:
+    """Every process that has this run's H3LAB_HOME: whatever was started detached is found by it too."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            home = process.environ().get("H3LAB_HOME")
+        except psutil.Error:
+            continue
+        if home == os.environ["H3LAB_HOME"] and process.pid != os.getpid() and command_of(process):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_processes_left() -> Iterator[None]:
+    """Ends, and reports, what a keeper or an engine of this run has left alive."""
+    yield
+    import psutil
+
+    _, alive = psutil.wait_procs(processes_of_home(), timeout=5)
+    left = [f"{process.pid}: {command}" for process in alive if (command := command_of(process))]
+    for process in alive:
+        process.kill()
+    assert not left, "The tests have ended, and these were still running: " + "; ".join(left)
