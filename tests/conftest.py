@@ -3,6 +3,7 @@
 What only a cluster or a browser needs lives in `tests/cluster/conftest.py` and `tests/browser/conftest.py`.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -84,12 +85,12 @@ def service() -> Callable[[str], Service]:
         host, _, port = os.environ.get(variable, f"127.0.0.1:{DEFAULT_PORTS[name]}").rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=3).close()
+            return Service(host, int(port))
         except OSError as error:
             reason = f"no {name} at {host}:{port} ({error}); name one with {variable}=host:port"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
-        return Service(host, int(port))
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
     return find
 
@@ -114,9 +115,7 @@ def living_children() -> dict[int, str]:
             continue
         for child in children:
             try:
-                command = (
-                    Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
+                command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
             if command and not any(name in command for name in LASTING_CHILDREN):  # empty: a zombie
@@ -147,8 +146,8 @@ def no_leaks() -> Iterator[None]:
         ]
         return late_threads + late_children
 
-    left = wait_until_empty(leaks)
-    assert not left, "The test has ended, but these have not: " + "; ".join(left)
+    if left := wait_until_empty(leaks):
+        pytest.fail("The test has ended, but these have not: " + "; ".join(left), pytrace=False)
 
 
 def command_of(process: "psutil.Process") -> str:
@@ -187,5 +186,7 @@ def no_processes_left() -> Iterator[None]:
     _, alive = psutil.wait_procs(processes_of_home(), timeout=5)
     left = [f"{process.pid}: {command}" for process in alive if (command := command_of(process))]
     for process in alive:
-        process.kill()
-    assert not left, "The tests have ended, and these were still running: " + "; ".join(left)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    if left:
+        pytest.fail("The tests have ended, and these were still running: " + "; ".join(left), pytrace=False)

@@ -135,8 +135,7 @@ def targets(module: str, node: ast.Import | ast.ImportFrom) -> list[str]:
         base = ".".join([*above, *filter(None, [base])])
     # `from h3lab import errors` imports a module; `from h3lab.errors import H3Error` a name of one
     return [
-        name if (name := f"{base}.{alias.name}").removeprefix("h3lab.") in modules() else base
-        for alias in node.names
+        name if (name := f"{base}.{alias.name}").removeprefix("h3lab.") in modules() else base for alias in node.names
     ]
 
 
@@ -275,9 +274,9 @@ def normal(distribution: str) -> str:
 
 def declared_distributions() -> set[str]:
     tables = {
-        node.targets[0].id: ast.literal_eval(node.value)
+        ast.unparse(node.targets[0]): ast.literal_eval(node.value)
         for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("CORE", "EXTRAS")
     }
     lines = tables["CORE"] + [line for extra in tables["EXTRAS"].values() for line in extra]
     return {normal(re.match(r"[\w.-]+", line).group()) for line in lines}
@@ -384,9 +383,7 @@ def test_classes_keep_their_budget():
         methods = public_methods(found.node)
         budget = PUBLIC_METHODS_OF.get(found.key, PUBLIC_METHODS)
         if len(methods) > budget:
-            problems.append(
-                f"{found} has {len(methods)} public methods, its budget is {budget}: {sorted(methods)}"
-            )
+            problems.append(f"{found} has {len(methods)} public methods, its budget is {budget}: {sorted(methods)}")
     report(
         problems,
         "An object has parts; verbs over it are functions. Or raise its budget in PUBLIC_METHODS_OF.",
@@ -500,9 +497,7 @@ def files() -> list[Path]:
         listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         skipped = {".venv", "__pycache__", "build", "dist"}
-        return sorted(
-            p for p in ROOT.rglob("*") if p.is_file() and not skipped & set(p.relative_to(ROOT).parts)
-        )
+        return sorted(p for p in ROOT.rglob("*") if p.is_file() and not skipped & set(p.relative_to(ROOT).parts))
     return sorted(path for name in set(listing.split("\0")) if name and (path := ROOT / name).is_file())
 
 
