@@ -1,0 +1,188 @@
+"""Cells: some columns of raw rows on their way to a worker, Arrow outside, pandas or NumPy where a worker asks.
+
+It knows types and their conversions; it does not know workers, blocks or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from h3lab.errors import DataError, UnknownName, UsageError
+from h3lab.source import Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def as_table(rows: Any, needed: Sequence[str] | None = None, optional: Sequence[str] = ()) -> pa.Table:
+    """Raw rows as a table: a DataFrame, an Arrow table or batch, a Source, a list of dicts, a dict of columns; for
+    anything else UsageError says what to pass. ``needed``: the columns to take, UnknownName where one is missing;
+    ``optional``: those to take where they are there. None takes all."""
+    import pyarrow as pa
+
+    if isinstance(rows, Source):
+        wanted = _wanted(rows.schema.names, needed, optional)
+        tables = [rows.read(part, wanted) for part in rows.parts()]
+        return pa.concat_tables(tables) if tables else rows.schema.empty_table()
+    if isinstance(rows, pa.RecordBatch):
+        rows = pa.Table.from_batches([rows])
+    if isinstance(rows, pa.Table):
+        wanted = _wanted(rows.column_names, needed, optional)
+        return rows if wanted is None else rows.select(wanted)
+    if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
+        frame = rows.rename(columns=str)
+        wanted = _wanted(list(frame.columns), needed, optional)
+        return _from_pandas(frame if wanted is None else frame[wanted])
+    if isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows):
+        names = dict.fromkeys(str(name) for row in rows for name in row)
+        rows = {name: [row.get(name) for row in rows] for name in names}
+    if isinstance(rows, Mapping):
+        wanted = _wanted(list(rows), needed, optional)
+        return _from_lists({str(name): rows[name] for name in (rows if wanted is None else wanted)})
+    raise UsageError(
+        f"raw rows were expected, {_described(rows)} came. Pass a DataFrame, an Arrow table, a Source or a list of "
+        "dicts with the pipeline's columns; a bare array has no column names."
+    )
+
+
+def _wanted(known: Sequence[str], needed: Sequence[str] | None, optional: Sequence[str]) -> list[str] | None:
+    if needed is None:
+        return None
+    for name in needed:
+        if name not in known:
+            raise UnknownName("column", name, known, "these rows")
+    return list(dict.fromkeys([*needed, *(name for name in optional if name in known)]))
+
+
+def _described(rows: Any) -> str:
+    shape = getattr(rows, "shape", None)
+    return f"a {type(rows).__name__}" + (f" of shape {tuple(shape)}" if shape is not None else "")
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"a column of the DataFrame mixes types that no table can hold: {error}") from error
+
+
+def _from_lists(columns: Mapping[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        return pa.table(dict(columns))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"a column mixes types that no table can hold, or columns differ in length: {error}") from error
+
+
+def kind(type_: Any) -> str:
+    """What an Arrow type means to a worker: number, bool, text, time, list, null or other."""
+    import pyarrow.types as t
+
+    if t.is_dictionary(type_):
+        return kind(type_.value_type)
+    if t.is_boolean(type_):
+        return "bool"
+    if t.is_integer(type_) or t.is_floating(type_) or t.is_decimal(type_):
+        return "number"
+    if t.is_string(type_) or t.is_large_string(type_) or t.is_string_view(type_):
+        return "text"
+    if t.is_temporal(type_):
+        return "time"
+    if t.is_list(type_) or t.is_large_list(type_) or t.is_fixed_size_list(type_):
+        return "list"
+    return "null" if t.is_null(type_) else "other"
+
+
+def check_columns(table: pa.Table, schema: pa.Schema, context: str) -> pa.Table:
+    """The table with just the columns of ``schema``, or the error that names what is missing, misspelt or of another
+    kind. A column of nulls alone fits any type."""
+    import pyarrow as pa
+
+    for name in schema.names:
+        if name not in table.column_names:
+            raise UnknownName("column", name, table.column_names, context)
+    table = table.select(schema.names)
+    for position, field in enumerate(schema):
+        came = table.schema.field(position).type
+        if kind(came) == "null":
+            table = table.set_column(position, field.name, pa.nulls(len(table), field.type))
+        elif kind(came) != kind(field.type):
+            raise DataError(
+                f"column {field.name!r} is {came} in {context}; the pipeline was fitted on {field.type}. "
+                f"Convert it, or fit the pipeline on rows of this type."
+            )
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Columns of raw rows, as ColumnTransformer would select them: ``one`` means a string chose them, so a worker
+    gets a 1-D column; otherwise it gets a 2-D table with names."""
+
+    table: pa.Table
+    one: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows,) or (rows, columns)."""
+        return (self.table.num_rows,) if self.one else (self.table.num_rows, self.table.num_columns)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.table.column_names)
+
+    def column(self, index: int) -> Cells:
+        """One of the columns, 1-D."""
+        return Cells(self.table.select([index]), one=True)
+
+    def types(self) -> str:
+        """Columns with their types, for messages."""
+        return ", ".join(f"{field.name!r} ({field.type})" for field in self.table.schema)
+
+    def native(self) -> Any:
+        """What ColumnTransformer would give a worker: a Series, or a DataFrame; a column of fixed-size lists
+        (pixels, vectors) becomes an array (rows, size)."""
+        import pyarrow as pa
+
+        if self.one and pa.types.is_fixed_size_list(self.table.schema.field(0).type):
+            return self.array()
+        if self.one:
+            return self.table.column(0).to_pandas().rename(self.names[0])
+        if all(kind(field.type) == "number" and field.type == pa.float64() for field in self.table.schema):
+            import pandas as pd
+
+            return pd.DataFrame(self.array(), columns=self.names, copy=False)
+        return self.table.to_pandas()
+
+    def array(self) -> np.ndarray:
+        """Numbers as an array (rows, columns), or (rows,) for one column, (rows, size) for one of fixed-size lists;
+        nulls become NaN. DataError names what is no number."""
+        import pyarrow as pa
+
+        columns = [(field.name, field.type, self.table.column(i)) for i, field in enumerate(self.table.schema)]
+        if self.one and pa.types.is_fixed_size_list(columns[0][1]):
+            name, type_, column = columns[0]
+            if column.null_count:
+                raise DataError(f"column {name!r} has {column.null_count} rows without a list; fill or drop them.")
+            flat = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+            values = flat.flatten().to_numpy(zero_copy_only=False)
+            return np.asarray(values).reshape(len(flat), type_.list_size)
+        for name, type_, _ in columns:
+            if kind(type_) not in ("number", "bool", "null"):
+                raise DataError(f"column {name!r} is {type_}; numbers were expected here.")
+        arrays = [column.to_numpy() for _, _, column in columns]
+        if self.one:
+            return np.asarray(arrays[0])
+        dtype = np.result_type(*{array.dtype for array in arrays}) if arrays else np.float64
+        out = np.empty((self.table.num_rows, len(arrays)), dtype)
+        for position, array in enumerate(arrays):
+            out[:, position] = array
+        return out

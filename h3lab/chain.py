@@ -1,0 +1,149 @@
+"""A chain: the workers of one block in a row, applied to its columns.
+
+It knows what a worker may be given and must give back; it does not know how a worker is fitted, or other blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from h3lab.cells import Cells
+from h3lab.errors import DataError, H3labError
+
+#: The workers at one place of a chain: one for the whole input, or, where a worker takes one column of text, a clone
+#: of it for each column.
+Stage = tuple[Any, ...]
+
+
+def takes_text(worker: Any) -> bool:
+    """Whether a worker takes one 1-D column of text (its tags say so)."""
+    from sklearn.utils import get_tags
+
+    tags = get_tags(worker).input_tags
+    return bool(tags.string and not tags.two_d_array)
+
+
+def inputs_of(worker: Any, x: Any) -> list[Any]:
+    """What the workers of a stage are given: ``x`` as a whole, or each of its columns for a worker that takes one
+    column of text. (scikit-learn alone would vectorise the column names of a table, without an error.)"""
+    if not takes_text(worker) or len(x.shape) == 1:
+        return [x]
+    if isinstance(x, Cells):
+        return [x.column(i) for i in range(x.shape[1])]
+    return [np.asarray(x)[:, i] for i in range(x.shape[1])]
+
+
+def apply(stage: Stage, x: Any, where: str) -> Any:
+    """The output of a stage; the outputs of clones side by side. ``where`` names the block in errors."""
+    outputs = [transform(worker, given, where) for worker, given in zip(stage, inputs_of(stage[0], x), strict=True)]
+    return side_by_side(outputs)
+
+
+def transform(worker: Any, x: Any, where: str) -> Any:
+    """One fitted worker's output; DataError that names block and worker where it fails or changes the rows."""
+    with naming(worker, x, where):
+        out = worker.transform(x.native() if isinstance(x, Cells) else x)
+    if not hasattr(out, "shape"):
+        out = np.asarray(out)
+    if out.shape[0] != x.shape[0]:
+        raise DataError(
+            f"{where}, worker {name_of(worker)}: {x.shape[0]} rows came in and {out.shape[0]} came out. A worker of a "
+            "pipeline gives one row for each row; filter the source instead."
+        )
+    return out
+
+
+class naming:
+    """Maps whatever a worker raises to a DataError that names block, worker and columns with their types."""
+
+    def __init__(self, worker: Any, x: Any, where: str) -> None:
+        self.worker, self.x, self.where = worker, x, where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        context = f"{self.where}, worker {name_of(self.worker)}"
+        if isinstance(error, H3labError):
+            raise type(error)(f"{context}: {error}") from error
+        given = ""
+        if isinstance(self.x, Cells):
+            given = f" It was given {self.x.types()}" + (" as one 1-D column." if self.x.one else ".")
+            if self.x.one and "2D" in str(error):
+                given += f" Write [{self.x.names[0]!r}] instead of {self.x.names[0]!r} to give it a 2-D table."
+        raise DataError(f"{context}: {error}{given}") from error
+
+
+def name_of(worker: Any) -> str:
+    """A worker as messages call it."""
+    return type(worker).__name__
+
+
+def side_by_side(outputs: Sequence[Any]) -> Any:
+    """Outputs joined by row: CSR where one is sparse, else a dense array (rows, columns). One output stays as it is."""
+    if len(outputs) == 1:
+        return outputs[0]
+    from scipy import sparse
+
+    flat = [out if sparse.issparse(out) else np.asarray(out).reshape(out.shape[0], -1) for out in outputs]
+    if any(sparse.issparse(out) for out in flat):
+        return sparse.csr_matrix(sparse.hstack([sparse.csr_matrix(out) for out in flat], format="csr"))
+    return np.concatenate(flat, axis=1)
+
+
+def finished(x: Any, where: str) -> Any:
+    """The end of a chain as numbers: CSR, or a dense array (rows, ...); DataError where text is left."""
+    from scipy import sparse
+
+    if isinstance(x, Cells):
+        x = x.array()
+    if sparse.issparse(x):
+        return sparse.csr_matrix(x)
+    x = np.asarray(x)
+    if x.dtype.kind not in "biuf":
+        try:
+            x = x.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{where} ends with values of type {x.dtype}, but a model needs numbers. Put a worker at the end that "
+                "makes numbers of them, such as OneHotEncoder() or TfidfVectorizer()."
+            ) from error
+    return x.reshape(-1, 1) if x.ndim == 1 else x
+
+
+def run(stages: Sequence[Stage], x: Any, where: str) -> Any:
+    """All stages of a fitted chain, then numbers."""
+    for stage in stages:
+        x = apply(stage, x, where)
+    return finished(x, where)
+
+
+def feature_names(stages: Sequence[Stage], names: Sequence[str], width: int) -> list[str]:
+    """Names of a chain's output columns, as ``get_feature_names_out`` of its workers gives them; numbered where one
+    cannot say."""
+    current: list[str] | None = list(names)
+    for stage in stages:
+        current = _stage_names(stage, current)
+    if current is None or len(current) != width:
+        return [str(i) for i in range(width)]
+    return current
+
+
+def _stage_names(stage: Stage, names: list[str] | None) -> list[str] | None:
+    out: list[str] = []
+    for position, worker in enumerate(stage):
+        if not hasattr(worker, "get_feature_names_out") or names is None:
+            return None
+        try:
+            given = None if takes_text(worker) else np.asarray(names, dtype=object)
+            found = [str(name) for name in worker.get_feature_names_out(given)]
+        except (ValueError, AttributeError, TypeError):  # a FunctionTransformer that was not told how to name them
+            return None
+        prefix = f"{names[position]}__" if len(stage) > 1 and position < len(names) else ""
+        out += [prefix + name for name in found]
+    return out

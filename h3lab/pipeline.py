@@ -1,0 +1,214 @@
+"""A Pipeline: Preprocessors side by side, one a block, each a row of scikit-learn workers; a ColumnTransformer over
+sources, not a sequence.
+
+It knows how rows become batches once it is fitted; it does not know how it is fitted (``preparing``) or stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from h3lab import chain, portrait
+from h3lab.batch import Batch
+from h3lab.cells import Cells, as_table, check_columns
+from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError
+from h3lab.fingerprints import fingerprint
+from h3lab.labels import encode, present
+from h3lab.preprocessor import Preprocessor
+from h3lab.spec import Block, Spec, Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What fitting found out: ``spec``; ``schema`` (columns and types); ``stages`` (the fitted workers by block);
+    ``names`` (feature names by block); ``how`` (how each worker was fitted, JSON-able); ``fingerprint``."""
+
+    spec: Spec
+    schema: pa.Schema
+    stages: Mapping[str, tuple[chain.Stage, ...]]
+    names: Mapping[str, list[str]]
+    how: list[dict[str, Any]] = field(default_factory=list)
+    fingerprint: str = ""
+
+
+class Pipeline:
+    """Preprocessors, label and task. It is a value: nothing here changes it, or the workers it was given;
+    ``h3lab.preparing`` and ``Lab.prepare`` make a fitted one, which ``feed.pipeline`` holds.
+
+    ``label``: the label's column. ``task``: None lets the label decide (strings, booleans, categories and whole
+    numbers: classification; floats: regression). ``weight``: a column of row weights. ``join``: ``"concat"`` for one
+    matrix, ``"blocks"`` for a dict of blocks. ``dtype``: stores a cast. ``seed``: for workers without a random state.
+    """
+
+    def __init__(
+        self,
+        *preprocessors: Preprocessor,
+        label: str | None = None,
+        task: Task | None = None,
+        weight: str | None = None,
+        join: Literal["concat", "blocks"] = "concat",
+        dtype: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        for given in preprocessors:
+            if not isinstance(given, Preprocessor):
+                raise UsageError(f"a Pipeline is made of Preprocessors; a {type(given).__name__} came: {given!r}.")
+        names = [block.name for block in preprocessors]
+        if not names or len(set(names)) < len(names):
+            raise UsageError(f"a Pipeline needs at least one block, each of its own name; {names} came.")
+        if task not in (None, "classification", "regression"):
+            raise UnknownName("task", task, ["classification", "regression"])
+        if join not in ("concat", "blocks"):
+            raise UnknownName("join", join, ["concat", "blocks"])
+        if dtype is not None and np.dtype(dtype).kind not in "fiub":
+            raise UsageError(f"dtype={dtype!r} came; expected a type of numbers, for example dtype='float32'.")
+        used = [column for block in preprocessors for column in block.names]
+        for what, column in (("label", label), ("weight", weight)):
+            if column is not None and column in used:
+                raise UsageError(f"the {what} {column!r} is also a column of a block; the model would be told.")
+        self.preprocessors = preprocessors
+        self.label, self.task, self.weight, self.join, self.seed = label, task, weight, join, seed
+        self.dtype = None if dtype is None else np.dtype(dtype).name
+        self._fitted: Fitted | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of all blocks, without label and weight."""
+        return list(dict.fromkeys(column for block in self.preprocessors for column in block.names))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it has learned from rows."""
+        return self._fitted is not None
+
+    @property
+    def spec(self) -> Spec:
+        """What a model must know of the prepared rows; NotFittedError before fitting."""
+        return self.state.spec
+
+    @property
+    def state(self) -> Fitted:
+        """What fitting found out; NotFittedError before."""
+        if self._fitted is None:
+            raise NotFittedError(
+                "this pipeline has not learned anything yet. Prepare rows with it, then use the feed's pipeline: "
+                "feed = lab.prepare(pipeline, rows); feed.pipeline"
+            )
+        return self._fitted
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the prepared columns, ``block__column``, as ColumnTransformer would name them."""
+        return [f"{block}__{name}" for block, names in self.state.names.items() for name in names]
+
+    def with_fitted(self, fitted: Fitted | None) -> Pipeline:
+        """The same recipe, fitted (or, with None, not)."""
+        new = Pipeline.__new__(Pipeline)
+        new.__dict__ = {**self.__dict__, "_fitted": fitted}
+        return new
+
+    def replace(self, **changes: Any) -> Pipeline:
+        """The same blocks with another ``label``, ``task`` and so on; not fitted."""
+        known = {name: getattr(self, name) for name in ("label", "task", "weight", "join", "dtype", "seed")}
+        for name in changes:
+            if name not in known:
+                raise UnknownName("setting of a Pipeline", name, known)
+        return Pipeline(*self.preprocessors, **{**known, **changes})
+
+    def transform(self, rows: Any) -> Batch:
+        """Raw rows → a Batch. ``rows``: a DataFrame, Arrow table, Source, list of dicts. The label column may be
+        absent. Errors name columns that are missing, misspelt or of another type."""
+        state = self.state
+        table = as_table(rows, state.schema.names, [*filter(None, (self.label, self.weight))])
+        return self.batch(table)
+
+    def batch(self, table: pa.Table) -> Batch:
+        """One table of raw rows, as it is when prepared."""
+        state = self.state
+        raw = check_columns(table, state.schema, "these rows")
+        blocks = {
+            block.name: chain.run(state.stages[block.name], block.cells(raw), f"block {block.name!r}")
+            for block in self.preprocessors
+        }
+        return Batch(self.joined(blocks), self._y(table), self._weights(table))
+
+    def joined(self, blocks: Mapping[str, Any]) -> Any:
+        """Blocks as the model gets them: one matrix, or a dict; in the pipeline's dtype."""
+        rows = {name: block.shape[0] for name, block in blocks.items()}
+        if len(set(rows.values())) > 1:
+            raise DataError(f"blocks have different rows: {', '.join(f'{n!r} has {r}' for n, r in rows.items())}.")
+        if self.join == "blocks":
+            return {name: self._cast(block) for name, block in blocks.items()}
+        return self._cast(chain.side_by_side(list(blocks.values())))
+
+    def _cast(self, block: Any) -> Any:
+        return block if self.dtype is None else block.astype(self.dtype, copy=False)
+
+    def _y(self, table: pa.Table) -> np.ndarray | None:
+        if self.label is None or self.label not in table.column_names:
+            return None
+        column = table.column(self.label)
+        nulls = len(column) - int(present(column).to_numpy().sum())
+        if nulls:
+            raise null_labels(self.label, nulls, len(column))
+        return encode(column, self.spec, self.label)
+
+    def _weights(self, table: pa.Table) -> np.ndarray | None:
+        if self.weight is None or self.weight not in table.column_names:
+            return None
+        values = Cells(table.select([self.weight]), one=True).array().astype(np.float64)
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise DataError(f"the weight column {self.weight!r} has missing, infinite or negative values.")
+        return values
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same recipe and, once fitted, the same learned numbers, in any process."""
+        return self.state.fingerprint if self.fitted else self.recipe
+
+    @property
+    def recipe(self) -> str:
+        """The fingerprint of what was written, whether fitted or not."""
+        blocks = [(block.name, block.columns, block.workers, block.source) for block in self.preprocessors]
+        return fingerprint(blocks, self.label, self.task, self.weight, self.join, self.dtype, self.seed)
+
+    def to_document(self) -> dict[str, Any]:
+        """A codec tree, workers as skops bytes; nothing in it is a pickle."""
+        from h3lab import documents
+
+        return documents.to_document(self)
+
+    @staticmethod
+    def from_document(tree: Mapping[str, Any], types: Iterable[Any] = ()) -> Pipeline:
+        """The inverse. ``types``: classes and functions of your own that the workers use; Untrusted names them."""
+        from h3lab import documents
+
+        return documents.from_document(tree, types)
+
+    def __repr__(self) -> str:
+        return portrait.text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": portrait.text(self), "text/html": portrait.html(self)}
+
+
+def null_labels(name: str, nulls: int, rows: int) -> DataError:
+    """The error for rows without a label."""
+    return DataError(
+        f"the label {name!r} is missing in {nulls} of {rows} rows. Leave these rows out with "
+        f'prepare(..., on_null_label="drop"), or fill the column in the source.'
+    )
+
+
+def block_spec(name: str, x: Any) -> Block:
+    """The shape and type of one block of prepared rows."""
+    from scipy import sparse
+
+    return Block(name, tuple(int(n) for n in x.shape[1:]), str(x.dtype), bool(sparse.issparse(x)))

@@ -1,0 +1,56 @@
+"""A Preprocessor: one block of a pipeline, its columns and its workers in a row.
+
+It knows what was written and checks it; it is never fitted itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from h3lab import portrait
+from h3lab.cells import Cells
+from h3lab.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Preprocessor:
+    """One block: its name, its columns and its workers in a row.
+
+    ``columns``: a string selects one 1-D column, a list a 2-D table, as in ColumnTransformer. ``workers``:
+    scikit-learn transformers; none passes numbers through. A worker that takes one column of text is cloned for each
+    column of a list. ``source``: the name of the source that has the columns, where it is not the pipeline's.
+    """
+
+    def __init__(self, name: str, columns: str | Iterable[str], *workers: Any, source: str | None = None) -> None:
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a Preprocessor begins with its block's name; {name!r} came.")
+        if "__" in name:
+            raise UsageError(f"block {name!r}: '__' separates block and column in feature names; write one '_'.")
+        if not isinstance(columns, str):
+            columns = tuple(columns) if not hasattr(columns, "transform") else ()
+            if not columns or not all(isinstance(column, str) for column in columns):
+                raise UsageError(
+                    f"block {name!r}: columns are a name or a list of names. "
+                    f'For example Preprocessor("{name}", ["price", "stars"], StandardScaler()).'
+                )
+        for worker in workers:
+            if isinstance(worker, type) or not (hasattr(worker, "transform") and hasattr(worker, "fit")):
+                hint = f" Write {worker.__name__}() with its parentheses." if isinstance(worker, type) else ""
+                raise UsageError(f"block {name!r}: {worker!r} is no scikit-learn transformer.{hint}")
+        self.name, self.columns, self.workers, self.source = name, columns, workers, source
+
+    @property
+    def names(self) -> list[str]:
+        """The columns as a list."""
+        return [self.columns] if isinstance(self.columns, str) else list(self.columns)
+
+    def cells(self, table: pa.Table) -> Cells:
+        """This block's columns of a table."""
+        return Cells(table.select(self.names), one=isinstance(self.columns, str))
+
+    def __repr__(self) -> str:
+        code, remark = portrait.block_text(self)
+        return code + (f"  # {remark}" if remark else "")
