@@ -70,9 +70,7 @@ is_current() {
 fill_environment() {
     local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$root/constraints.txt")
     say "Installing h3lab and the pinned packages of constraints.txt (a few minutes the first time)"
-    # pip first: Debian 12's own finds constraints in conflict that are not. setuptools, so that h3lab is built
-    # with the pinned one instead of a copy fetched for the occasion.
-    "${pip[@]}" --upgrade pip setuptools
+    "${pip[@]}" setuptools # pinned like the rest, and so h3lab is built with it instead of a fresh copy
     "${pip[@]}" --no-build-isolation --editable "$root[torch,webhdfs,lab,test,dev]"
     wanted_stamp >"$venv/.h3lab-stamp"
 }

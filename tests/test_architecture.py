@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "h3lab"
@@ -266,6 +267,21 @@ def test_every_foreign_import_is_declared():
         if not candidates & declared:
             problems.append(f"{found} (package {' or '.join(sorted(candidates))})")
     report(problems, "Not among the requirements or the extras of setup.py:")
+
+
+def test_pins_suit_the_oldest_python():
+    """Debian 12 has Python 3.11.2; a pin made on a newer 3.11 may ask for more, and nothing installs there."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "a line is name==version, without +local"
+    problems = []
+    for name, version in (line.split("==") for line in lines):
+        try:
+            needs = importlib.metadata.metadata(name).get("Requires-Python")
+        except importlib.metadata.PackageNotFoundError:  # another system's, or not among these extras
+            continue
+        if needs and not SpecifierSet(needs).contains("3.11.2"):
+            problems.append(f"constraints.txt pins {name}=={version}, which needs Python {needs}")
+    report(problems, "Debian 12's Python 3.11.2 cannot install:")
 
 
 def normal(distribution: str) -> str:
