@@ -1,0 +1,195 @@
+"""What a torch training carries besides its module: random states, optimizer, schedule; and all of it as codec trees.
+
+It knows torch's objects and plain trees of arrays; it does not know batches or losses.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from h3lab.errors import ModelError, UnknownName, UsageError
+
+#: Name → class and its options beside ``lr`` and ``fused``; fused kernels exist on the CPU and on CUDA for all of them.
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {}),
+    "sgd": (torch.optim.SGD, {}),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adagrad": (torch.optim.Adagrad, {}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+}
+_FUSED = ("cpu", "cuda")
+
+
+class Randomness:
+    """The random stream of one training. Inside ``with`` it is torch's global one; outside, the user's is untouched, so
+    that what a cell draws between two records changes nothing in the training, and the other way round."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._generators = [torch.default_generator]
+        if device.type == "cuda":
+            torch.cuda.init()
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._generators.append(torch.cuda.default_generators[index])
+        self._own = [torch.Generator(g.device).manual_seed(seed).get_state() for g in self._generators]
+        self._outside: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self._outside = [generator.get_state() for generator in self._generators]
+        for generator, state in zip(self._generators, self._own, strict=True):
+            generator.set_state(state)
+
+    def __exit__(self, *_: object) -> None:
+        self._own = [generator.get_state() for generator in self._generators]
+        for generator, state in zip(self._generators, self._outside, strict=True):
+            generator.set_state(state)
+
+    def fork(self, rank: int) -> None:
+        """A stream of its own for a rank above 0: ranks that drop the same units out would not be independent."""
+        if rank:
+            self._own = [
+                torch.Generator(g.device).manual_seed(zlib.crc32(bytes([*state.tolist()]), rank)).get_state()
+                for g, state in zip(self._generators, self._own, strict=True)
+            ]
+
+    def state(self) -> list[np.ndarray]:
+        """A codec tree."""
+        return [state.numpy().copy() for state in self._own]
+
+    def load_state(self, states: Iterable[np.ndarray]) -> None:
+        # A snapshot of a CUDA training has a second stream, which a CPU does not draw from, and the other way round.
+        given = [torch.from_numpy(np.array(state)) for state in states]
+        self._own = given[: len(self._own)] + self._own[len(given) :]
+
+
+class Optimization:
+    """Optimizer and schedule. ``optimizer`` is a name or ``f(parameters, lr)``; ``scheduler`` is ``f(optimizer)``,
+    stepped once an update. The schedule goes its own way over the learning rate that the training began with; setting
+    another rate multiplies it."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        lr: float,
+        optimizer: str | Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None,
+    ) -> None:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        if not parameters:
+            raise ModelError("the module has no parameter that requires a gradient, so there is nothing to train.")
+        self.lr = lr
+        self.parameters = parameters
+        self.optimizer = _optimizer(optimizer, parameters, lr)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._current = lr
+        self._schedule = scheduler(self.optimizer) if scheduler is not None else None
+        if self._schedule is not None and not hasattr(self._schedule, "get_last_lr"):
+            came = type(self._schedule).__name__
+            raise UsageError(f"scheduler(optimizer) returned {came}; expected a scheduler of torch.optim.lr_scheduler.")
+        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise UsageError(
+                "ReduceLROnPlateau came as scheduler; it waits for a metric that a step does not have. End a training "
+                "without progress with patience=, or change the rate where you see the metric: run.set(lr=...)."
+            )
+
+    def step(self, lr: float) -> None:
+        """One update at this learning rate."""
+        if self._schedule is None:
+            if lr != self._current:
+                self._rescale(lr)
+            self.optimizer.step()
+            return
+        groups = self.optimizer.param_groups
+        scale = lr / self.lr if self.lr else 1.0
+        # A schedule computes its next rate from the group's last one, which therefore has to be its own again.
+        own = [group["lr"] for group in groups]
+        for group, rate in zip(groups, own, strict=True):
+            group["lr"] = rate * scale
+        self.optimizer.step()
+        for group, rate in zip(groups, own, strict=True):
+            group["lr"] = rate
+        self._schedule.step()
+
+    def _rescale(self, lr: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            # Groups of one's own optimizer keep their ratio to each other.
+            group["lr"] = lr if rate == self.lr else rate * (lr / self.lr) if self.lr else lr
+        self._current = lr
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "lr": self.lr,
+            "current": self._current,
+            "optimizer": to_tree(self.optimizer.state_dict()),
+            "schedule": None if self._schedule is None else to_tree(self._schedule.state_dict()),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse, on an Optimization that was made with ``state["lr"]``."""
+        self._current = state["current"]
+        self.optimizer.load_state_dict(from_tree(state["optimizer"], self.optimizer.state_dict()))
+        if self._schedule is not None and state["schedule"] is not None:
+            self._schedule.load_state_dict(from_tree(state["schedule"], self._schedule.state_dict()))
+
+
+def _optimizer(chosen: Any, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    if isinstance(chosen, str):
+        if chosen not in OPTIMIZERS:
+            raise UnknownName("optimizer", chosen, OPTIMIZERS)
+        kind, options = OPTIMIZERS[chosen]
+        fused = kind is not torch.optim.RMSprop and all(
+            p.device.type in _FUSED and torch.is_floating_point(p) for p in parameters
+        )
+        return kind(parameters, lr=lr, **options, **({"fused": True} if fused else {}))
+    if not callable(chosen):
+        raise UsageError(f"optimizer={chosen!r} came; expected one of {', '.join(OPTIMIZERS)}, or f(parameters, lr).")
+    made = chosen(parameters, lr)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UsageError(f"optimizer(parameters, lr) returned {type(made).__name__}; expected a torch.optim.Optimizer.")
+    return made
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """A copy on the CPU. NumPy has no bfloat16: it goes as float32, which holds it exactly."""
+    tensor = tensor.detach()
+    return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
+
+
+def to_tree(value: Any) -> Any:
+    """Whatever a ``state_dict`` holds → a codec tree."""
+    if isinstance(value, Tensor):
+        return {"tensor": to_array(value), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, Mapping):
+        return {"items": [[to_tree(key), to_tree(item)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [to_tree(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.dtype):
+        return str(value)
+    raise ModelError(
+        f"the optimizer or scheduler keeps a {type(value).__name__} in its state, which a snapshot cannot hold; "
+        "use one whose state_dict has tensors, numbers and text."
+    )
+
+
+def from_tree(tree: Any, like: Any = None) -> Any:
+    """The inverse; containers take the type of their counterpart in ``like``, which a codec tree does not keep."""
+    if isinstance(tree, dict) and "tensor" in tree:
+        return torch.from_numpy(np.array(tree["tensor"])).to(getattr(torch, tree["dtype"]))
+    if isinstance(tree, dict):
+        inside = like if isinstance(like, Mapping) else {}
+        items = {(key := from_tree(k)): from_tree(item, inside.get(key)) for k, item in tree["items"]}
+        kind: Any = type(inside)
+        return items if kind is dict else kind(items)
+    if isinstance(tree, list):
+        old = like if isinstance(like, (list, tuple)) and len(like) == len(tree) else [None] * len(tree)
+        values = [from_tree(item, before) for item, before in zip(tree, old, strict=True)]
+        return tuple(values) if isinstance(like, tuple) else values
+    return tree
