@@ -24,7 +24,10 @@ class Capabilities:
     warm-started ensembles) or ``"whole"`` (one step sees all rows and ends the training). ``sparse``: takes CSR.
     ``weights``: takes row weights. ``soft_targets``: losses it knows for a teacher's logits (``("kl",)``).
     ``asynchronous``: metrics of ``step`` live on a device and are fetched in blocks. ``ranks``: can train as a group.
-    ``steps``: for increments, the model's own end (``n_estimators``, ``max_iter``).
+    ``steps``: for increments, the model's own end (``n_estimators``, ``max_iter``). ``epochs``: for batches, the end
+    where the model has one (1 for models that count rows, which a second pass would count twice). ``probabilities``:
+    its logits are log-probabilities; False where they are margins, of which only order and sign mean something: such a
+    model predicts, but has no ``predict_proba`` and teaches nobody.
     """
 
     learns: Literal["batches", "increments", "whole"] = "batches"
@@ -34,6 +37,8 @@ class Capabilities:
     asynchronous: bool = False
     ranks: bool = False
     steps: int | None = None
+    epochs: int | None = None
+    probabilities: bool = True
 
 
 @runtime_checkable
