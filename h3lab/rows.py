@@ -1,0 +1,188 @@
+"""Rows: prepared parts one after another under one numbering, gathered by position over their boundaries.
+
+It knows arrays; it does not know files, tasks or epochs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from h3lab.batch import Batch
+
+#: One array of a batch: dense, or a CSR matrix.
+Column = Any
+FIELDS = ("y", "weight", "soft", "keys")
+
+
+def columns(batch: Batch) -> dict[str, Column]:
+    """The arrays of a batch by name: ``x`` (or ``x/<block>`` for each of a dict), then those of y, weight, soft and
+    keys that are there."""
+    x = batch.x
+    named = {f"x/{name}": block for name, block in x.items()} if isinstance(x, Mapping) else {"x": x}
+    return named | {name: value for name in FIELDS if (value := getattr(batch, name)) is not None}
+
+
+def batch_of(named: Mapping[str, Column], total: int | None = None) -> Batch:
+    """The inverse of :func:`columns`."""
+    x = named["x"] if "x" in named else {name[2:]: block for name, block in named.items() if name.startswith("x/")}
+    return Batch(x, named.get("y"), named.get("weight"), named.get("soft"), named.get("keys"), total)
+
+
+def is_sparse(column: Column) -> bool:
+    """Whether an array is a sparse matrix; SciPy is not imported to find out."""
+    return hasattr(column, "indptr")
+
+
+def bytes_of(column: Column) -> int:
+    """Bytes of an array's numbers."""
+    if is_sparse(column):
+        return int(column.data.nbytes + column.indices.nbytes + column.indptr.nbytes)
+    return int(column.nbytes)
+
+
+class Rows:
+    """Batches in a row. ``parts`` may be a lazy sequence, read when a row of it is asked for; ``lengths`` are their
+    rows; ``nbytes`` what they weigh in all. All parts have the same arrays with the same types and shapes of a row."""
+
+    def __init__(self, parts: Sequence[Batch], lengths: Sequence[int], nbytes: int) -> None:
+        self.parts, self.nbytes = parts, nbytes
+        self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch]) -> Rows:
+        """Rows in memory; at least one batch, which may be empty."""
+        parts = list(batches)
+        nbytes = sum(bytes_of(column) for part in parts for column in columns(part).values())
+        return cls(parts, [len(part) for part in parts], nbytes)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def column(self, name: str) -> Column | None:
+        """One array over all parts, or None where there is none of that name."""
+        pieces = [columns(part).get(name) for part in self.parts]
+        return None if any(piece is None for piece in pieces) else _stack(pieces)
+
+    def take(self, index: Any) -> Batch:
+        """Rows by slice, positions (negative ones count from the end) or mask; the batch owns its data.
+        IndexError names a position that is out of range."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self.run(start, max(start, stop), copy=True)
+            return self.gather(np.arange(start, stop, step))
+        return self.gather(positions(index, len(self)))
+
+    def run(self, start: int, stop: int, *, copy: bool) -> Batch:
+        """Rows ``start`` to ``stop``; without ``copy`` a view where they lie in one part."""
+        pieces = [part.take(slice(a, b)) for part, a, b in self._spans(start, stop)]
+        if len(pieces) == 1:
+            if not copy:
+                return pieces[0]
+            return batch_of({name: column.copy() for name, column in columns(pieces[0]).items()})
+        return concatenate(pieces)
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[Batch, int, int]]:
+        first = min(int(np.searchsorted(self.starts, start, "right")) - 1, len(self.parts) - 1)
+        last = max(first, int(np.searchsorted(self.starts, stop, "left")) - 1)
+        for number in range(first, last + 1):
+            begin, end = int(self.starts[number]), int(self.starts[number + 1])
+            if begin < end or first == last:
+                yield self.parts[number], max(start - begin, 0), min(stop, end) - begin
+
+    def gather(self, at: np.ndarray, buffers: dict[str, np.ndarray] | None = None) -> Batch:
+        """Rows at valid positions. ``buffers`` (name → array with room for them) are filled and handed out as views
+        where they are given; sparse arrays are always new."""
+        if len(self.parts) == 1:
+            picked = {n: _take(c, at, _room(buffers, n, c, len(at))) for n, c in columns(self.parts[0]).items()}
+            return batch_of(picked)
+        where = np.searchsorted(self.starts, at, "right") - 1
+        order = np.argsort(where, kind="stable")
+        bounds = np.searchsorted(where[order], np.arange(len(self.parts) + 1))
+        used = [n for n in range(len(self.parts)) if bounds[n] < bounds[n + 1]] or [0]
+        slots = [order[bounds[n] : bounds[n + 1]] for n in used]
+        parts = [columns(self.parts[n]) for n in used]
+        local = [at[slot] - self.starts[n] for n, slot in zip(used, slots, strict=True)]
+        picked = {}
+        for name, column in parts[0].items():
+            if is_sparse(column):
+                stacked = _stack([part[name][rows] for part, rows in zip(parts, local, strict=True)])
+                picked[name] = stacked[np.argsort(order, kind="stable")]
+                continue
+            out = _room(buffers, name, column, len(at))
+            for part, slot, rows in zip(parts, slots, local, strict=True):
+                out[slot] = part[name][rows]
+            picked[name] = out
+        return batch_of(picked)
+
+
+def positions(index: Any, count: int) -> np.ndarray:
+    """Positions or a mask over ``count`` rows → positions from 0. IndexError says which is out of range."""
+    at = np.asarray(index)
+    if at.ndim != 1 or at.dtype.kind not in "biu":
+        if at.size:
+            raise IndexError(
+                f"rows are chosen by a slice, positions or a mask; {type(index).__name__} {at.dtype} came."
+            )
+        at = at.astype(np.int64).reshape(-1)
+    if at.dtype.kind == "b":
+        if len(at) != count:
+            raise IndexError(f"a mask of {len(at)} values came for {count} rows.")
+        return np.flatnonzero(at)
+    at = at.astype(np.int64, copy=False)
+    wrong = (at < -count) | (at >= count)
+    if wrong.any():
+        raise IndexError(f"row {int(at[wrong][0])} was asked for; there are {count} rows, from 0.")
+    return np.where(at < 0, at + count, at)
+
+
+def digest(*values: Any) -> str:
+    """32 hex digits of JSON-able values, arrays and batches: the same numbers give the same ones in any process."""
+    found = hashlib.blake2b(digest_size=16)
+    for value in values:
+        for name, column in columns(value).items() if isinstance(value, Batch) else [("", value)]:
+            pieces = [column.indptr, column.indices, column.data] if is_sparse(column) else [column]
+            for piece in pieces:
+                if isinstance(piece, np.ndarray):
+                    found.update(json.dumps([name, piece.dtype.str, piece.shape]).encode())
+                    found.update(np.ascontiguousarray(piece).data)
+                else:
+                    found.update(json.dumps([name, piece]).encode())
+    return found.hexdigest()
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Batches of the same arrays, one after another; the result owns its data."""
+    parts = [columns(batch) for batch in batches]
+    return batch_of({name: _stack([part[name] for part in parts]) for name in parts[0]})
+
+
+def _stack(pieces: Sequence[Column]) -> Column:
+    if not is_sparse(pieces[0]):
+        return np.concatenate(pieces)
+    from scipy import sparse
+
+    return sparse.vstack(pieces, format="csr")
+
+
+def _take(column: Column, at: np.ndarray, out: np.ndarray | None) -> Column:
+    if is_sparse(column):
+        return column[at]
+    # The positions are valid; any other mode than "raise" spares NumPy a buffer of its own. An empty array has
+    # nothing to clip to, and NumPy refuses it.
+    return np.take(column, at, axis=0, out=out, mode="clip") if len(at) else column[:0].copy()
+
+
+def _room(buffers: dict[str, np.ndarray] | None, name: str, column: Column, count: int) -> Any:
+    if is_sparse(column):
+        return None
+    if buffers is None:
+        return np.empty((count, *column.shape[1:]), column.dtype)
+    if name not in buffers or len(buffers[name]) < count:
+        buffers[name] = np.empty((count, *column.shape[1:]), column.dtype)
+    return buffers[name][:count]
