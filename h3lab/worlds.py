@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
-from h3lab.errors import MissingExtra
+from h3lab.errors import MissingExtra, UsageError
 
 #: What to type when an import fails: top-level package → pip requirement.
 PIP = {
@@ -60,6 +60,43 @@ BACKENDS = {
     "torch": "h3lab.backends._torch:TorchModel",
     "sklearn": "h3lab.backends._sklearn:SklearnModel",
 }
+
+#: An actor as a plain scikit-learn estimator.
+TO_SKLEARN = "h3lab.backends._sklearn:to_sklearn"
+
+#: Whatever names rows → a Source.
+READ = "h3lab.sources:read"
+
+_PROMISED = ("build", "step", "logits", "parameters", "load_parameters", "state", "load_state")
+
+
+def wraps(model: Any) -> str | None:
+    """The backend for a model's class, found by the modules of its bases; ``"itself"`` for a Model, None for none."""
+    if all(callable(getattr(type(model), name, None)) for name in _PROMISED):
+        return "itself"
+    tops = (base.__module__.partition(".")[0] for base in type(model).__mro__)
+    return next((BACKENDS[top] for top in tops if top in BACKENDS), None)
+
+
+def wrap(model: Any) -> Any:
+    """A Model around a native one, whose framework is imported by no other way than its being used; a Model passes.
+
+    UsageError for anything else lists what can be wrapped.
+    """
+    backend = wraps(model)
+    if backend == "itself":
+        return model
+    for plug in plugged("backends") if backend is None else ():
+        if isinstance(model, plug.wraps):
+            return plug(model)
+    if backend is None:
+        known = ", ".join(sorted(BACKENDS))
+        raise UsageError(
+            f"a {type(model).__module__}.{type(model).__qualname__} came as model; expected a model of {known}, "
+            "or a Model. A function that builds a network goes into TorchModel(build)."
+        )
+    return load(backend)(model)
+
 
 #: The views: noun → function of the noun that returns a mimebundle.
 VIEWS = {

@@ -1,0 +1,268 @@
+"""Actor: a name, a model, a pipeline and training settings; a scikit-learn estimator.
+
+It has parts and answers with them; how it is trained is ``training``'s, how it is kept ``saving``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+
+from h3lab import arrays, intake, validation, worlds
+from h3lab.errors import NotFittedError, UsageError
+from h3lab.feed import Feed
+from h3lab.model import Model
+from h3lab.options import Options
+from h3lab.settings import Settings
+from h3lab.spec import Spec, Task
+
+if TYPE_CHECKING:
+    from h3lab.pipeline import Pipeline
+
+
+def _classifies(actor: Actor) -> bool:
+    if actor.task == "regression":
+        raise AttributeError(f"actor {actor.name!r} is a regression: it has predictions, and no probabilities.")
+    return True
+
+
+def _in_steps(actor: Actor) -> bool:
+    if worlds.wrap(actor.model).capabilities.learns != "batches":
+        raise AttributeError(f"actor {actor.name!r} has a model that learns from all rows at once; use fit.")
+    return True
+
+
+class Actor(BaseEstimator):
+    """A model with the preprocessing that makes its data.
+
+    ``model``: a Model such as TorchModel, or a native one (a scikit-learn estimator, a torch module), which is wrapped
+    by its class. ``pipeline``: makes its rows from raw ones; training on a feed takes over the feed's. ``epochs``,
+    ``batch_size``, ``validation`` (a fraction, a feed, (X, y) or raw rows), ``patience`` (epochs without progress of
+    ``monitor``, after which the best epoch is kept), ``metrics`` (scikit-learn scorer names or functions
+    ``f(y, predicted)``), ``seed``: see :func:`h3lab.train`.
+
+    Learned: ``model_``, ``spec_``, ``pipeline_``, ``n_features_in_``, and ``classes_`` in a classification. Answers are
+    labels as they stood in the source.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        pipeline: Pipeline | None = None,
+        *,
+        epochs: int = 10,
+        batch_size: int = 64,
+        validation: Any = None,
+        patience: int | None = None,
+        monitor: str = "val_loss",
+        metrics: Any = None,
+        seed: int = 0,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.pipeline = pipeline
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.validation = validation
+        self.patience = patience
+        self.monitor = monitor
+        self.metrics = metrics
+        self.seed = seed
+
+    # ---- Learning
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Actor:
+        """Learn from (X, y), from raw rows where there is a pipeline, or from a Feed; from fresh parameters."""
+        from h3lab.training import train
+
+        alone = y is None and sample_weight is None
+        for _ in train(self, X if alone and (isinstance(X, Feed) or self.pipeline) else (X, y, sample_weight)):
+            pass
+        return self
+
+    @available_if(_in_steps)
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> Actor:
+        """One pass over these rows, in batches, from where learning stands. ``classes``: all labels, at the first call
+        where y does not show each."""
+        from h3lab.training import Training
+
+        first = not hasattr(self, "model_")
+        model: Model = worlds.wrap(clone(self.model, safe=False)) if first else self.model_
+        if isinstance(X, Feed):
+            feed = X
+        elif not first and self.pipeline_ is not None:
+            feed = intake.apply(self.pipeline_, intake.raw_rows((X, y, sample_weight), self.pipeline_))
+        elif first and self.pipeline is not None:
+            feed = intake.apply(self.pipeline, intake.raw_rows((X, y, sample_weight), self.pipeline))
+        else:
+            X, y, sample_weight = self.checked(X, y, sample_weight, reset=first)
+            task, labels = (self.declared_task, classes) if first else (self.spec_.task, self.spec_.labels)
+            feed = Feed.of(X, y, weight=sample_weight, task=task, labels=labels)
+        if not first:
+            validation.check_same(feed, self.spec_, "partial_fit")
+        options, _ = Options.of(self, {"epochs": 1, "validation": None, "patience": None}, ())
+        for _ in Training(self, model, feed, None, options, Settings(model.settings), fresh=first):
+            pass
+        return self
+
+    def checked(self, X: Any, y: Any, sample_weight: Any = None, reset: bool = True) -> tuple[Any, Any, Any]:
+        """Arrays as scikit-learn wants them: two dimensions or more, numbers, finite; names of columns remembered."""
+        if y is None:
+            raise UsageError("this actor requires y to be passed, but the target y is None.")
+        if isinstance(X, Mapping):
+            return X, y, sample_weight
+        X = self._array(X, reset)
+        if len(getattr(y, "shape", ())) == 2 and y.shape[1] == 1:
+            column_or_1d(y, warn=True)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        return X, y, sample_weight
+
+    def adopt(self, model: Model, spec: Spec, pipeline: Pipeline | None) -> Actor:
+        """Take over what was learned: a built model, the spec that it was built for, and the fitted pipeline."""
+        self.model_, self.spec_, self.pipeline_ = model, spec, pipeline
+        rows_alone = pipeline is None and len(spec.blocks) < 2
+        self.n_features_in_ = spec.shape[0] if rows_alone else spec.features
+        if pipeline is not None:
+            self.n_features_in_ = len(pipeline.columns)
+        if spec.labels is not None:
+            self.classes_ = np.asarray(spec.labels)
+        elif hasattr(self, "classes_"):
+            del self.classes_
+        return self
+
+    # ---- Answers
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(rows,) labels as they stood in the source, or predictions; (rows, targets) where there are several."""
+        return validation.predictions(self.logits(X), self.spec_)
+
+    @available_if(_classifies)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """(rows, classes) probabilities, columns as in ``classes_``."""
+        return validation.probabilities(self.logits(X))
+
+    @available_if(_classifies)
+    def decision_function(self, X: Any) -> np.ndarray:
+        """(rows, classes) logits; with two classes (rows,), how far the second is ahead."""
+        return validation.decisions(self.logits(X))
+
+    def logits(self, X: Any) -> np.ndarray:
+        """(rows, outputs) log-probabilities up to a constant a row, or predictions. ``X``: raw rows (DataFrame, Arrow
+        table, Source, list of dicts) or a Feed; arrays where the actor has no pipeline."""
+        return self._answered(X, None, truth=False)[0]
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Accuracy, or R² in a regression."""
+        from sklearn.metrics import accuracy_score, r2_score
+
+        logits, codes, weight = self._answered(X, y)
+        weight = weight if sample_weight is None else sample_weight
+        if self.spec_.task == "classification":
+            return float(accuracy_score(codes, logits.argmax(axis=1), sample_weight=weight))
+        return float(r2_score(codes, validation.predictions(logits, self.spec_), sample_weight=weight))
+
+    def evaluate(self, X: Any, y: Any = None) -> dict[str, float]:
+        """``loss``, ``accuracy`` in a classification, and the actor's ``metrics``."""
+        logits, codes, weight = self._answered(X, y)
+        return validation.score(logits, codes, weight, self.spec_, Options.of(self, {}, ())[0].metrics)
+
+    @property
+    def native(self) -> Any:
+        """The trained module or estimator itself, on the CPU, in evaluation mode."""
+        self._check_learned()
+        return self.model_.native
+
+    def to_sklearn(self) -> Any:
+        """A plain estimator or Pipeline with the same answers, where model and workers are scikit-learn's."""
+        return worlds.load(worlds.TO_SKLEARN)(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Keep it in a ``.h3`` file: weights and JSON, no pickle; see :func:`h3lab.load`."""
+        from h3lab.saving import save
+
+        return save(self, path)
+
+    @property
+    def declared_task(self) -> Task | None:
+        """The task as the pipeline or the model's kind says before any data came; None where the labels will tell."""
+        if self.pipeline is not None and self.pipeline.task is not None:
+            return self.pipeline.task
+        kind = get_tags(self.model).estimator_type if hasattr(self.model, "__sklearn_tags__") else None
+        return {"classifier": "classification", "regressor": "regression"}.get(kind or "")  # type: ignore[return-value]
+
+    @property
+    def task(self) -> Task | None:
+        """The task as learned, else as declared."""
+        return self.spec_.task if hasattr(self, "spec_") else self.declared_task
+
+    # ---- Inside
+
+    def _answered(self, X: Any, y: Any, truth: bool = True) -> tuple[np.ndarray, Any, Any]:
+        """(logits, codes or floats, weights) of rows in any form."""
+        self._check_learned()
+        weight = None
+        if isinstance(X, Feed):
+            validation.check_same(X, self.spec_, "the feed")
+            logits = validation.logits_of(self.model_, X)
+            if truth and y is None:
+                return (logits, *validation.labels_of(X))
+        elif self.pipeline_ is not None:
+            batch = self.pipeline_.transform(X)
+            logits, weight = self.model_.logits(batch.x), batch.weight
+            if y is None and truth and batch.y is not None:
+                return logits, batch.y, weight
+        else:
+            x = arrays.inputs(X) if isinstance(X, Mapping) else self._array(X, reset=False)
+            validation.check_shape(x, self.spec_)
+            logits = self.model_.logits(x)
+        if truth and y is None:
+            raise UsageError("there is nothing to compare the answers with: pass y, or rows with the label's column.")
+        return logits, self.spec_.encode(y) if truth else None, weight
+
+    def _array(self, X: Any, reset: bool) -> Any:
+        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
+        finite = "allow-nan" if allow_nan else True
+        return validate_data(self, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=finite)
+
+    def _check_learned(self) -> None:
+        if not hasattr(self, "model_"):
+            raise NotFittedError(
+                f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed)."
+            )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.model) if hasattr(self.model, "__sklearn_tags__") else None
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        if inner is not None:
+            tags.input_tags.allow_nan = inner.input_tags.allow_nan
+            tags.non_deterministic = inner.non_deterministic
+        if self.task == "classification":
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        elif self.task == "regression":
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+        return tags
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        learned = str(self.spec_) if hasattr(self, "spec_") else "not trained"
+        pipeline = "" if self.pipeline is None and getattr(self, "pipeline_", None) is None else ", with a pipeline"
+        return f"Actor({self.name!r}, {self.model!r}: {learned}{pipeline})"
+
+
+def __getattr__(name: str) -> Any:
+    # `h3lab.load` opens what `Actor.save` wrote; saving imports this module.
+    if name == "load":
+        from h3lab.saving import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

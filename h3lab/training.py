@@ -1,0 +1,329 @@
+"""Training: a model's way through the epochs of a feed, as an iterator of records that the caller drives.
+
+It knows steps, epochs, validation and snapshots; it does not know frameworks, processes or screens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from h3lab import fitness, intake, validation, worlds
+from h3lab.batch import Batch
+from h3lab.errors import NonFiniteLoss, UsageError
+from h3lab.feed import Feed
+from h3lab.model import Model
+from h3lab.options import Options
+from h3lab.patience import Patience
+from h3lab.records import Record
+from h3lab.settings import Settings
+from h3lab.threads import Threads
+from h3lab.transfer import Distill
+
+#: Metrics that live on a device are fetched together, so that a step never waits for them.
+FETCH_SECONDS, FETCH_STEPS = 0.1, 64
+
+
+def train(
+    actor: Any,
+    data: Any,
+    *,
+    transfer: Distill | None = None,
+    start: Any = None,
+    class_weight: str | Mapping[Any, float] | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+    **settings: Any,
+) -> Training:
+    """Train an actor in this process: ``for record in train(actor, (X, y), epochs=3): ...``
+
+    ``data``: a Feed, (X, y), (X, y, weight), or raw rows where the actor has a pipeline. ``transfer``: a Distill.
+    ``start``: an actor or run whose parameters to begin with. ``class_weight``: ``"balanced"`` or a dict by label.
+    ``settings`` override the actor's for this training: ``epochs``, ``batch_size``, ``validation`` (a fraction, a feed,
+    (X, y) or raw rows), ``patience``, ``monitor``, ``metrics``, ``seed``, ``threads``, and the model's and the
+    transfer's own (``lr``, ``temperature``, ...). ``rank`` of ``ranks``: this process's share of each batch.
+
+    Records have ``step`` and ``epoch`` (both from 1), ``seconds``, ``loss`` and what else the model tells; the last one
+    of an epoch also ``val_loss`` (cross entropy, or mean squared error), ``val_accuracy`` and ``val_<metric>``.
+    Raises UnknownName for a misspelt setting, SpecMismatch where data and model disagree, NonFiniteLoss.
+    """
+    from sklearn.base import clone
+
+    model: Model = worlds.wrap(clone(actor.model, safe=False))
+    steerable = [*model.settings, *(transfer.settings if transfer is not None else ())]
+    options, values = Options.of(actor, settings, steerable)
+    feed, held_out = intake.feeds(actor, data, options)
+    return Training(
+        actor,
+        model,
+        feed,
+        held_out,
+        options,
+        Settings(steerable, **values),
+        transfer=transfer,
+        start=start,
+        class_weight=class_weight,
+        rank=rank,
+        ranks=ranks,
+    )
+
+
+class Training:
+    """One training, to be iterated; each record comes after its step. See :func:`train`.
+
+    ``actor`` answers with what was learned so far from the first record on. ``settings`` may be replaced at any time,
+    and are read once a step. ``step`` and ``epoch`` count what is done; ``stopped_at`` is the step at which the
+    training was stopped before its end. ``before_step``, where it is set, is called with the training before each step.
+    """
+
+    def __init__(
+        self,
+        actor: Any,
+        model: Model,
+        feed: Feed,
+        held_out: Feed | None,
+        options: Options,
+        settings: Settings,
+        *,
+        transfer: Distill | None = None,
+        start: Any = None,
+        class_weight: str | Mapping[Any, float] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        fresh: bool = True,
+    ) -> None:
+        self.actor, self.model, self.feed, self.options = actor, model, feed, options
+        self.before_step: Callable[[Training], None] | None = None
+        self.step, self.epoch = 0, 0
+        self.stopped_at: int | None = None
+        self._settings = settings
+        self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
+        self._rank, self._ranks = rank, ranks
+        self._capabilities = model.capabilities
+        self._patience = None if options.patience is None else Patience(options.patience, options.monitor)
+        fitness.check(self._capabilities, feed, held_out, options, transfer, ranks)
+        self._class_weight = fitness.class_weights(class_weight, feed, self._capabilities)
+        self._position = 0  # batches of this epoch that are done
+        self._before = 0.0  # seconds before the snapshot that this continues
+        self._pending: deque[Record] = deque()
+        self._state = "new"
+        self._last: Record = {}
+        self._records = self._run()
+
+    @property
+    def settings(self) -> Settings:
+        """What steers this training: ``training.settings = training.settings.replace(lr=1e-4)``."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, new: Settings) -> None:
+        self._settings = new if self._transfer is None else self._transfer.settle(self._settings, new)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all. A model that learns from all rows at once has one record an epoch, and its own number of them
+        (``n_estimators``, ``max_iter``) unless epochs were given."""
+        if self._capabilities.learns == "whole":
+            return 1
+        own = self._capabilities.steps if self._capabilities.learns == "increments" else None
+        return self.options.epochs if own is None or self.options.epochs_given else own
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Records of an epoch."""
+        return self.feed.steps(self.options.batch_size) if self._capabilities.learns == "batches" else 1
+
+    @property
+    def total_steps(self) -> int:
+        """Steps until the end, without regard to patience."""
+        return self.epochs * self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        return next(self._records)
+
+    def stop(self) -> None:
+        """End now; the actor keeps what was learned (with patience, the best epoch). Twice is fine."""
+        if self._state == "new":
+            self._state, self.stopped_at = "stopped", 0
+        self._records.close()
+
+    close = stop
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs to go on bit-equal, as a codec tree; between two records."""
+        self._begin()
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "position": self._position,
+            "seconds": self._clock() if self._state == "training" else self._before,
+            "rows": len(self.feed),
+            "settings": dict(self._settings),
+            "model": self.model.state(),
+            "patience": None if self._patience is None else self._patience.state(),
+            "pending": list(self._pending),
+        }
+
+    def restore(self, tree: Mapping[str, Any]) -> None:
+        """Go on where a snapshot of the same actor and data was taken; before the first record."""
+        if self._state not in ("new", "ready"):
+            raise UsageError("this training has begun; restore a snapshot into a new one: h3.train(...).restore(tree).")
+        if tree["rows"] != len(self.feed):
+            raise UsageError(f"the snapshot is of a training on {tree['rows']} rows; this feed has {len(self.feed)}.")
+        self._begin()
+        self.model.load_state(tree["model"])
+        self.step, self.epoch, self._position = tree["step"], tree["epoch"], tree["position"]
+        self._before = tree["seconds"]
+        self._settings = Settings(self._settings.declared, **tree["settings"])
+        self._pending = deque(tree["pending"])
+        if self._patience is not None and tree["patience"] is not None:
+            self._patience.load_state(tree["patience"])
+
+    # ---- The loop
+
+    def _run(self) -> Iterator[Record]:
+        try:
+            self._begin()
+            self._threads = Threads(self.options.threads)
+            self._began = time.perf_counter()
+            self._state = "training"
+            yield from self._fetch()
+            yield from self._epochs()
+            self._state = "finished"
+        except GeneratorExit:
+            self._state, self.stopped_at = "stopped", self.step
+            raise
+        except BaseException:
+            self._state = "failed"
+            raise
+        finally:
+            if self._patience is not None and self._patience.parameters is not None:
+                self.model.load_parameters(self._patience.parameters)
+
+    def _epochs(self) -> Iterator[Record]:
+        self.epoch = max(self.epoch, 1)
+        while True:
+            for batch in self._batches():
+                record = self._advance(batch)
+                if not self._capabilities.asynchronous:
+                    self._check_finite(record, batch)
+                    self._last = record
+                    yield record
+                    continue
+                self._pending.append(record)
+                if self._due():
+                    yield from self._fetch()
+            patient = self._patience is None or not self._patience.exhausted
+            if self.epoch >= self.epochs or not patient:
+                return
+            self.epoch, self._position = self.epoch + 1, 0
+
+    def _batches(self) -> Iterator[Batch]:
+        if self._capabilities.learns != "batches":
+            return iter([self._whole] if not self._position else [])
+        return self._taught.epoch(
+            self.epoch,
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+            rank=self._rank,
+            ranks=self._ranks,
+            start=self._position,
+            copy=False,
+        )
+
+    def _advance(self, batch: Batch) -> Record:
+        if self.before_step is not None:
+            self.before_step(self)
+        if self._class_weight is not None:
+            batch = _weighted(batch, self._class_weight)
+        with self._threads():
+            metrics = self.model.step(batch, self._settings)
+            self.step += 1
+            self._position += 1
+            record = {"step": self.step, "epoch": self.epoch, "seconds": self._clock(), **metrics}
+            if self._position == self.steps_per_epoch:
+                self._end_epoch(record)
+        return record
+
+    def _end_epoch(self, record: Record) -> None:
+        if self._held_out is not None:
+            scores = validation.measure(self.model, self._held_out, self.options.metrics)
+            record.update({f"val_{name}": value for name, value in scores.items()})
+        if self._patience is not None:
+            self._patience.look(record, self.model.parameters)
+
+    def _check_finite(self, record: Record, batch: Batch | None = None) -> None:
+        if "loss" in record and not math.isfinite(record["loss"]):
+            self._last = record
+            raise NonFiniteLoss(self._words(record, batch), record["step"])
+
+    def _words(self, record: Record, batch: Batch | None) -> str:
+        where = f"epoch {record['epoch']}, step {record['step']}"
+        if batch is not None and batch.keys is not None:
+            where += f" (rows with keys {', '.join(map(str, batch.keys[:3]))}, ...)"
+        good = all(np.isfinite(v).all() for v in self.model.parameters().values() if v.dtype.kind == "f")
+        kept = "The parameters are finite" if good else "Parameters are no longer finite: go back to a snapshot"
+        return (
+            f"{self.actor.name!r}: the loss became {float(record['loss'])} at {where}. {kept}; the last good step "
+            f"is at most {record['step'] - 1}. Look for extreme values in these rows, or try a smaller lr, or clip_norm=1.0."
+        )
+
+    def _due(self) -> bool:
+        oldest = self._pending[0]
+        return (
+            self._position == self.steps_per_epoch
+            or len(self._pending) >= FETCH_STEPS
+            or self._clock() - oldest["seconds"] >= FETCH_SECONDS
+        )
+
+    def _fetch(self) -> Iterator[Record]:
+        for record in self._pending:
+            record.update({name: float(value) for name, value in record.items() if hasattr(value, "item")})
+        while self._pending:
+            self._last = self._pending.popleft()
+            self._check_finite(self._last)
+            yield self._last
+
+    def _clock(self) -> float:
+        return self._before + time.perf_counter() - self._began
+
+    def _begin(self) -> None:
+        if self._state != "new":
+            return
+        self._taught = self.feed if self._transfer is None else self._transfer.taught(self.feed)
+        if self._capabilities.learns != "batches":
+            self._whole = self._taught.batch(slice(None))
+        if self._fresh:
+            self.model.build(self.feed.spec, self.options.seed)
+            if self._start is not None:
+                self.model.load_parameters(_parameters(self._start))
+        self.actor.adopt(self.model, self.feed.spec, self.feed.pipeline)
+        self._state = "ready"
+
+    def __repr__(self) -> str:
+        size = f"{self.epochs} epochs of {self.steps_per_epoch} steps"
+        if self._state in ("new", "ready"):
+            return f"Training of {self.actor.name!r}: {size}. Iterate it: for record in training: ..."
+        loss = f", loss {self._last['loss']:.4g}" if "loss" in self._last else ""
+        return f"Training of {self.actor.name!r}: {self._state} at epoch {self.epoch} of {size}, step {self.step}{loss}"
+
+
+def _weighted(batch: Batch, by_class: np.ndarray) -> Batch:
+    weight = by_class[batch.y]
+    return replace(batch, weight=weight if batch.weight is None else weight * batch.weight)
+
+
+def _parameters(start: Any) -> dict[str, np.ndarray]:
+    actor = getattr(start, "actor", start)
+    if not hasattr(actor, "model_"):
+        raise UsageError(f"start={start!r} came; expected an actor that has learned, or a run.")
+    return dict(actor.model_.parameters())
