@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from h3lab import arrays, intake, validation, worlds
+from h3lab import arrays, estimator, intake, validation, worlds
 from h3lab.errors import NotFittedError, UsageError
 from h3lab.feed import Feed
 from h3lab.model import Model
@@ -103,8 +102,9 @@ class Actor(BaseEstimator):
         elif first and self.pipeline is not None:
             feed = intake.apply(self.pipeline, intake.raw_rows((X, y, sample_weight), self.pipeline))
         else:
-            X, y, sample_weight = self.checked(X, y, sample_weight, reset=first)
-            task, labels = (self.declared_task, classes) if first else (self.spec_.task, self.spec_.labels)
+            X, y, sample_weight = estimator.checked(self, X, y, sample_weight, reset=first)
+            task = self.task
+            labels = classes if first else self.spec_.labels
             feed = Feed.of(X, y, weight=sample_weight, task=task, labels=labels)
         if not first:
             validation.check_same(feed, self.spec_, "partial_fit")
@@ -112,19 +112,6 @@ class Actor(BaseEstimator):
         for _ in Training(self, model, feed, None, options, Settings(model.settings), fresh=first):
             pass
         return self
-
-    def checked(self, X: Any, y: Any, sample_weight: Any = None, reset: bool = True) -> tuple[Any, Any, Any]:
-        """Arrays as scikit-learn wants them: two dimensions or more, numbers, finite; names of columns remembered."""
-        if y is None:
-            raise UsageError("this actor requires y to be passed, but the target y is None.")
-        if isinstance(X, Mapping):
-            return X, y, sample_weight
-        X = self._array(X, reset)
-        if len(getattr(y, "shape", ())) == 2 and y.shape[1] == 1:
-            column_or_1d(y, warn=True)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
-        return X, y, sample_weight
 
     def adopt(self, model: Model, spec: Spec, pipeline: Pipeline | None) -> Actor:
         """Take over what was learned: a built model, the spec that it was built for, and the fitted pipeline."""
@@ -192,17 +179,9 @@ class Actor(BaseEstimator):
         return save(self, path)
 
     @property
-    def declared_task(self) -> Task | None:
-        """The task as the pipeline or the model's kind says before any data came; None where the labels will tell."""
-        if self.pipeline is not None and self.pipeline.task is not None:
-            return self.pipeline.task
-        kind = get_tags(self.model).estimator_type if hasattr(self.model, "__sklearn_tags__") else None
-        return {"classifier": "classification", "regressor": "regression"}.get(kind or "")  # type: ignore[return-value]
-
-    @property
     def task(self) -> Task | None:
-        """The task as learned, else as declared."""
-        return self.spec_.task if hasattr(self, "spec_") else self.declared_task
+        """The task as learned; else as the pipeline or the model's kind says; None where the labels will tell."""
+        return self.spec_.task if hasattr(self, "spec_") else estimator.declared_task(self.model, self.pipeline)
 
     # ---- Inside
 
@@ -221,17 +200,12 @@ class Actor(BaseEstimator):
             if y is None and truth and batch.y is not None:
                 return logits, batch.y, weight
         else:
-            x = arrays.inputs(X) if isinstance(X, Mapping) else self._array(X, reset=False)
+            x = arrays.inputs(X) if isinstance(X, Mapping) else estimator.array(self, X, reset=False)
             validation.check_shape(x, self.spec_)
             logits = self.model_.logits(x)
         if truth and y is None:
             raise UsageError("there is nothing to compare the answers with: pass y, or rows with the label's column.")
         return logits, self.spec_.encode(y) if truth else None, weight
-
-    def _array(self, X: Any, reset: bool) -> Any:
-        allow_nan = self.__sklearn_tags__().input_tags.allow_nan
-        finite = "allow-nan" if allow_nan else True
-        return validate_data(self, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=finite)
 
     def _check_learned(self) -> None:
         if not hasattr(self, "model_"):
@@ -240,18 +214,7 @@ class Actor(BaseEstimator):
             )
 
     def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        inner = get_tags(self.model) if hasattr(self.model, "__sklearn_tags__") else None
-        tags.target_tags.required = True
-        tags.input_tags.sparse = True
-        if inner is not None:
-            tags.input_tags.allow_nan = inner.input_tags.allow_nan
-            tags.non_deterministic = inner.non_deterministic
-        if self.task == "classification":
-            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
-        elif self.task == "regression":
-            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
-        return tags
+        return estimator.complete(super().__sklearn_tags__(), self.model, self.task)
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         learned = str(self.spec_) if hasattr(self, "spec_") else "not trained"

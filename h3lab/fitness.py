@@ -65,5 +65,5 @@ def class_weights(asked: str | Mapping[Any, float] | None, feed: Feed, can: Capa
         raise UsageError(f"class_weight={asked!r} came; expected 'balanced', or a dict from label to weight.")
     counts = np.zeros(len(spec.labels), np.int64)
     for batch in feed.epoch(0, batch_size=ROWS_AT_A_TIME, shuffle=False, copy=False):
-        counts += np.bincount(batch.y, minlength=len(counts))
+        counts += np.bincount(np.asarray(batch.y), minlength=len(counts))
     return len(feed) / (len(counts) * np.maximum(counts, 1))

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from h3lab import estimator
 from h3lab.errors import SpecMismatch, UsageError
 from h3lab.feed import Feed
 from h3lab.options import Options
+from h3lab.validation import check_same
 
 
 def feeds(actor: Any, data: Any, options: Options) -> tuple[Feed, Feed | None]:
@@ -39,14 +41,13 @@ def of_arrays(actor: Any, data: Any) -> Feed:
             f"a {type(data).__name__} came as data; expected a Feed, (X, y) or (X, y, weight). Raw rows need an actor "
             "with a pipeline: Actor(name, model, pipeline)."
         )
-    X, y, weight = actor.checked(*data)
-    return Feed.of(X, y, weight=weight, task=actor.declared_task)
+    X, y, weight = estimator.checked(actor, *data)
+    task = estimator.declared_task(actor.model, None)
+    return Feed.of(X, y, weight=weight, task=task)
 
 
 def held_out(data: Any, feed: Feed) -> Feed:
     """Validation rows in any form → a feed with the training feed's classes."""
-    from h3lab.validation import check_same
-
     if isinstance(data, Feed):
         check_same(data, feed.spec, "the validation feed")
         return data

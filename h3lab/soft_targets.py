@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from h3lab.home import replace_file, room
 from h3lab.rows import Rows
 from h3lab.source import Source
 from h3lab.spec import Spec
-from h3lab.validation import check_same, log_softmax, logits_of
+from h3lab.validation import ROWS_AT_A_TIME, check_same, log_softmax, logits_of
 
 #: Answers in memory, newest last; a session that tries many students asks for the same ones again and again.
 _KEPT: OrderedDict[str, np.ndarray] = OrderedDict()

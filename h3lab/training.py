@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,13 +20,12 @@ from h3lab.feed import Feed
 from h3lab.model import Model
 from h3lab.options import Options
 from h3lab.patience import Patience
+from h3lab.pending import Pending
 from h3lab.records import Record
+from h3lab.schedule import Schedule
 from h3lab.settings import Settings
 from h3lab.threads import Threads
 from h3lab.transfer import Distill
-
-#: Metrics that live on a device are fetched together, so that a step never waits for them.
-FETCH_SECONDS, FETCH_STEPS = 0.1, 64
 
 
 def train(
@@ -104,14 +102,15 @@ class Training:
         self.stopped_at: int | None = None
         self._settings = settings
         self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
-        self._rank, self._ranks = rank, ranks
-        self._capabilities = model.capabilities
         self._patience = None if options.patience is None else Patience(options.patience, options.monitor)
-        fitness.check(self._capabilities, feed, held_out, options, transfer, ranks)
-        self._class_weight = fitness.class_weights(class_weight, feed, self._capabilities)
+        can = model.capabilities
+        fitness.check(can, feed, held_out, options, transfer, ranks)
+        weights = fitness.class_weights(class_weight, feed, can)
+        self._schedule = Schedule(feed, can, options, weights, rank, ranks)
+        self._asynchronous = can.asynchronous
         self._position = 0  # batches of this epoch that are done
         self._before = 0.0  # seconds before the snapshot that this continues
-        self._pending: deque[Record] = deque()
+        self._pending = Pending()
         self._state = "new"
         self._last: Record = {}
         self._records = self._run()
@@ -127,17 +126,13 @@ class Training:
 
     @property
     def epochs(self) -> int:
-        """Epochs in all. A model that learns from all rows at once has one record an epoch, and its own number of them
-        (``n_estimators``, ``max_iter``) unless epochs were given."""
-        if self._capabilities.learns == "whole":
-            return 1
-        own = self._capabilities.steps if self._capabilities.learns == "increments" else None
-        return self.options.epochs if own is None or self.options.epochs_given else own
+        """Epochs in all; the model's own number of them where it has one and none was given."""
+        return self._schedule.epochs
 
     @property
     def steps_per_epoch(self) -> int:
         """Records of an epoch."""
-        return self.feed.steps(self.options.batch_size) if self._capabilities.learns == "batches" else 1
+        return self._schedule.steps_per_epoch
 
     @property
     def total_steps(self) -> int:
@@ -170,7 +165,7 @@ class Training:
             "settings": dict(self._settings),
             "model": self.model.state(),
             "patience": None if self._patience is None else self._patience.state(),
-            "pending": list(self._pending),
+            "pending": [dict(record) for record in self._pending.records],
         }
 
     def restore(self, tree: Mapping[str, Any]) -> None:
@@ -184,13 +179,13 @@ class Training:
         self.step, self.epoch, self._position = tree["step"], tree["epoch"], tree["position"]
         self._before = tree["seconds"]
         self._settings = Settings(self._settings.declared, **tree["settings"])
-        self._pending = deque(tree["pending"])
+        self._pending.records = list(tree["pending"])
         if self._patience is not None and tree["patience"] is not None:
             self._patience.load_state(tree["patience"])
 
     # ---- The loop
 
-    def _run(self) -> Iterator[Record]:
+    def _run(self) -> Generator[Record, None, None]:
         try:
             self._begin()
             self._threads = Threads(self.options.threads)
@@ -212,39 +207,23 @@ class Training:
     def _epochs(self) -> Iterator[Record]:
         self.epoch = max(self.epoch, 1)
         while True:
-            for batch in self._batches():
+            for batch in self._schedule.batches(self.epoch, self._position):
                 record = self._advance(batch)
-                if not self._capabilities.asynchronous:
+                if not self._asynchronous:
                     self._check_finite(record, batch)
-                    self._last = record
                     yield record
                     continue
                 self._pending.append(record)
-                if self._due():
+                if self._position == self.steps_per_epoch or self._pending.due():
                     yield from self._fetch()
             patient = self._patience is None or not self._patience.exhausted
             if self.epoch >= self.epochs or not patient:
                 return
             self.epoch, self._position = self.epoch + 1, 0
 
-    def _batches(self) -> Iterator[Batch]:
-        if self._capabilities.learns != "batches":
-            return iter([self._whole] if not self._position else [])
-        return self._taught.epoch(
-            self.epoch,
-            batch_size=self.options.batch_size,
-            seed=self.options.seed,
-            rank=self._rank,
-            ranks=self._ranks,
-            start=self._position,
-            copy=False,
-        )
-
     def _advance(self, batch: Batch) -> Record:
         if self.before_step is not None:
             self.before_step(self)
-        if self._class_weight is not None:
-            batch = _weighted(batch, self._class_weight)
         with self._threads():
             metrics = self.model.step(batch, self._settings)
             self.step += 1
@@ -262,36 +241,24 @@ class Training:
             self._patience.look(record, self.model.parameters)
 
     def _check_finite(self, record: Record, batch: Batch | None = None) -> None:
-        if "loss" in record and not math.isfinite(record["loss"]):
-            self._last = record
-            raise NonFiniteLoss(self._words(record, batch), record["step"])
-
-    def _words(self, record: Record, batch: Batch | None) -> str:
+        self._last = record
+        if math.isfinite(record.get("loss", 0.0)):
+            return
         where = f"epoch {record['epoch']}, step {record['step']}"
         if batch is not None and batch.keys is not None:
-            where += f" (rows with keys {', '.join(map(str, batch.keys[:3]))}, ...)"
+            where += f", rows with keys {', '.join(map(str, batch.keys[:3]))}, ..."
         good = all(np.isfinite(v).all() for v in self.model.parameters().values() if v.dtype.kind == "f")
-        kept = "The parameters are finite" if good else "Parameters are no longer finite: go back to a snapshot"
-        return (
-            f"{self.actor.name!r}: the loss became {float(record['loss'])} at {where}. {kept}; the last good step "
-            f"is at most {record['step'] - 1}. Look for extreme values in these rows, or try a smaller lr, or clip_norm=1.0."
-        )
-
-    def _due(self) -> bool:
-        oldest = self._pending[0]
-        return (
-            self._position == self.steps_per_epoch
-            or len(self._pending) >= FETCH_STEPS
-            or self._clock() - oldest["seconds"] >= FETCH_SECONDS
+        kept = "parameters are finite and kept" if good else "parameters are not finite any more: go back to a snapshot"
+        raise NonFiniteLoss(
+            f"{self.actor.name!r}: the loss became {record['loss']} at {where}; {kept}. Look for extreme values in "
+            "these rows, or try a smaller lr, or clip_norm=1.0.",
+            record["step"],
         )
 
     def _fetch(self) -> Iterator[Record]:
-        for record in self._pending:
-            record.update({name: float(value) for name, value in record.items() if hasattr(value, "item")})
-        while self._pending:
-            self._last = self._pending.popleft()
-            self._check_finite(self._last)
-            yield self._last
+        for record in self._pending.fetched():
+            self._check_finite(record)
+            yield record
 
     def _clock(self) -> float:
         return self._before + time.perf_counter() - self._began
@@ -299,9 +266,8 @@ class Training:
     def _begin(self) -> None:
         if self._state != "new":
             return
-        self._taught = self.feed if self._transfer is None else self._transfer.taught(self.feed)
-        if self._capabilities.learns != "batches":
-            self._whole = self._taught.batch(slice(None))
+        if self._transfer is not None:
+            self._schedule = replace(self._schedule, feed=self._transfer.taught(self.feed))
         if self._fresh:
             self.model.build(self.feed.spec, self.options.seed)
             if self._start is not None:
@@ -315,11 +281,6 @@ class Training:
             return f"Training of {self.actor.name!r}: {size}. Iterate it: for record in training: ..."
         loss = f", loss {self._last['loss']:.4g}" if "loss" in self._last else ""
         return f"Training of {self.actor.name!r}: {self._state} at epoch {self.epoch} of {size}, step {self.step}{loss}"
-
-
-def _weighted(batch: Batch, by_class: np.ndarray) -> Batch:
-    weight = by_class[batch.y]
-    return replace(batch, weight=weight if batch.weight is None else weight * batch.weight)
 
 
 def _parameters(start: Any) -> dict[str, np.ndarray]:

@@ -28,8 +28,8 @@ class Distill:
     the labels, means over rows (Hinton et al. 2015). In regression: soft · squared error to the teacher's predictions.
 
     ``teacher``: a fitted actor, a run, a fitted native model, a function from raw rows to probabilities (rows,
-    classes), or a list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft`` and ``hard``
-    can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero counts as, where
+    classes), or a list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft``
+    and ``hard`` can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero counts as, where
     a teacher knows probabilities alone (about one over the number of trees of a forest). ``source``: the raw rows of
     the feed, for a teacher with a pipeline of its own, where the feed cannot find them itself.
 

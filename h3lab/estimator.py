@@ -1,0 +1,64 @@
+"""Estimator: what scikit-learn asks of an actor beyond its methods: tags, and arrays checked in its words.
+
+It knows scikit-learn's conventions; it does not know models or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+
+from h3lab.errors import UsageError
+from h3lab.spec import Task
+
+_TASKS: dict[str | None, Task] = {"classifier": "classification", "regressor": "regression"}
+
+
+def declared_task(model: Any, pipeline: Any) -> Task | None:
+    """The task as a pipeline or a model's kind says before any data came; None where the labels will tell."""
+    if pipeline is not None and pipeline.task is not None:
+        return pipeline.task  # type: ignore[no-any-return]
+    return _TASKS.get(get_tags(model).estimator_type) if hasattr(model, "__sklearn_tags__") else None
+
+
+def complete(tags: Tags, model: Any, task: Task | None) -> Tags:
+    """An actor's tags from those of its model and its task."""
+    tags.target_tags.required = True
+    tags.input_tags.sparse = True
+    if hasattr(model, "__sklearn_tags__"):
+        inner = get_tags(model)
+        tags.input_tags.allow_nan = inner.input_tags.allow_nan
+        tags.target_tags.multi_output = inner.target_tags.multi_output
+        tags.non_deterministic = inner.non_deterministic
+        tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
+    if task == "classification":
+        tags.estimator_type = "classifier"
+        tags.classifier_tags, tags.regressor_tags = tags.classifier_tags or ClassifierTags(), None
+    elif task == "regression":
+        tags.estimator_type = "regressor"
+        tags.classifier_tags, tags.regressor_tags = None, tags.regressor_tags or RegressorTags()
+    return tags
+
+
+def checked(actor: Any, X: Any, y: Any, sample_weight: Any = None, reset: bool = True) -> tuple[Any, Any, Any]:
+    """(X, y, weight) as scikit-learn wants them: X of two dimensions or more, numbers, finite unless the model takes
+    NaN; ``reset`` remembers columns and their names in the actor. A dict of blocks passes."""
+    if y is None:
+        raise UsageError("this actor requires y to be passed, but the target y is None.")
+    if isinstance(X, Mapping):
+        return X, y, sample_weight
+    X = array(actor, X, reset)
+    if len(getattr(y, "shape", ())) == 2 and y.shape[1] == 1:
+        column_or_1d(y, warn=True)
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+    return X, y, sample_weight
+
+
+def array(actor: Any, X: Any, reset: bool) -> Any:
+    """X as an array or CSR matrix, its columns and their names checked against those that the actor remembers."""
+    finite = "allow-nan" if get_tags(actor).input_tags.allow_nan else True
+    return validate_data(actor, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=finite)
