@@ -312,7 +312,13 @@ def test_public_names_exist():
     face = importlib.import_module("h3lab")
     assert len(face.__all__) <= PUBLIC_NAMES, f"{len(face.__all__)} public names, at most {PUBLIC_NAMES}"
     assert len(set(face.__all__)) == len(face.__all__)
-    report([name for name in face.__all__ if not hasattr(face, name)], "In h3lab.__all__, but not there:")
+    problems = []
+    for name in face.__all__:
+        try:
+            getattr(face, name)
+        except (AttributeError, ImportError) as error:
+            problems.append(f"{name}: {error}")
+    report(problems, "In h3lab.__all__, but not there:")
     assert set(face.__all__) <= set(dir(face))
 
 
@@ -512,8 +518,9 @@ def files() -> list[Path]:
     try:
         listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        skipped = {".venv", "__pycache__", "build", "dist"}
-        return sorted(p for p in ROOT.rglob("*") if p.is_file() and not skipped & set(p.relative_to(ROOT).parts))
+        skipped = re.compile(r"\..*|__pycache__|build|dist|.*\.egg-info")
+        found = (path for path in ROOT.rglob("*") if path.is_file())
+        return sorted(p for p in found if not any(map(skipped.fullmatch, p.relative_to(ROOT).parts)))
     return sorted(path for name in set(listing.split("\0")) if name and (path := ROOT / name).is_file())
 
 
