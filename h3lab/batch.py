@@ -5,11 +5,14 @@ It knows its rows; it does not know where they came from or what a model does wi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from h3lab.errors import DataError
 
 #: One prepared input: a dense array or CSR matrix of shape (rows, ...), or a dict of such by block (``join="blocks"``).
 Inputs = Any
@@ -27,6 +30,37 @@ def take(x: Inputs, index: Any) -> Inputs:
     if isinstance(x, Mapping):
         return {name: block[index] for name, block in x.items()}
     return x[index]
+
+
+def dense(x: Inputs, limit_bytes: float | None = None) -> Inputs:
+    """CSR as an array, in a dict of blocks too; whatever is dense stays as it is.
+
+    Raises DataError, before it takes any memory, where the array would be larger than ``limit_bytes`` (None: half of
+    the memory that is free).
+    """
+    if isinstance(x, Mapping):
+        return {name: dense(block, limit_bytes) for name, block in x.items()}
+    if not hasattr(x, "toarray"):
+        return x
+    size = x.dtype.itemsize * float(np.prod(x.shape, dtype=np.float64))
+    limit = free_memory() / 2 if limit_bytes is None else limit_bytes
+    if size > limit:
+        raise DataError(
+            f"{x.shape[0]:,} rows of {x.shape[1]:,} sparse columns came for a model that takes dense ones; made dense, "
+            f"they need {size / 2**30:.2f} GiB, and {limit / 2**30:.2f} GiB may be used. Put a TruncatedSVD behind the "
+            "sparse worker, take fewer columns (max_features=), or a model that takes sparse rows."
+        )
+    return x.toarray()
+
+
+def free_memory() -> float:
+    """Bytes that this machine could still hand out."""
+    try:
+        with open("/proc/meminfo") as file:
+            kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable"))
+        return float(kilobytes) * 1024
+    except (OSError, StopIteration):  # not Linux
+        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
