@@ -186,3 +186,15 @@ class Cells:
         for position, array in enumerate(arrays):
             out[:, position] = array
         return out
+
+
+def native(x: Any) -> Any:
+    """An input as a worker is given it: raw cells become a Series or a DataFrame."""
+    return x.native() if isinstance(x, Cells) else x
+
+
+def matrix(x: Any) -> Any:
+    """An input as numbers (rows, columns): an array, or the sparse matrix that it is."""
+    if isinstance(x, Cells):
+        return x.array()
+    return x if hasattr(x, "indptr") else np.asarray(x)

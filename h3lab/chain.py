@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells
+from h3lab import worlds
+from h3lab.cells import Cells, native
 from h3lab.errors import DataError, H3labError
+from h3lab.spec import Block
 
 #: The workers at one place of a chain: one for the whole input, or, where a worker takes one column of text, a clone
 #: of it for each column.
@@ -36,16 +38,17 @@ def inputs_of(worker: Any, x: Any) -> list[Any]:
     return [np.asarray(x)[:, i] for i in range(x.shape[1])]
 
 
-def apply(stage: Stage, x: Any, where: str) -> Any:
-    """The output of a stage; the outputs of clones side by side. ``where`` names the block in errors."""
-    outputs = [transform(worker, given, where) for worker, given in zip(stage, inputs_of(stage[0], x), strict=True)]
-    return side_by_side(outputs)
+def apply(stage: Stage, given: Sequence[Any], where: str) -> Any:
+    """The output of a stage from what each of its workers is given; the outputs of clones side by side. ``where``
+    names the block in errors."""
+    return side_by_side([transform(worker, x, where) for worker, x in zip(stage, given, strict=True)])
 
 
 def transform(worker: Any, x: Any, where: str) -> Any:
     """One fitted worker's output; DataError that names block and worker where it fails or changes the rows."""
+    family = worlds.load("h3lab.workers:mergeable")(worker)
     with naming(worker, x, where):
-        out = worker.transform(x.native() if isinstance(x, Cells) else x)
+        out = worker.transform(native(x)) if family is None else family.transform(worker, x)
     if not hasattr(out, "shape"):
         out = np.asarray(out)
     if out.shape[0] != x.shape[0]:
@@ -54,6 +57,31 @@ def transform(worker: Any, x: Any, where: str) -> Any:
             "pipeline gives one row for each row; filter the source instead."
         )
     return out
+
+
+def rows(x: Any, chosen: np.ndarray) -> Any:
+    """Some rows of an input, by mask."""
+    if isinstance(x, Cells):
+        return Cells(x.table.filter(chosen), x.one)
+    return x[chosen]
+
+
+def stacked(parts: Sequence[Any]) -> Any:
+    """Inputs of several parts, one below the other."""
+    if isinstance(parts[0], Cells):
+        import pyarrow as pa
+
+        tables = [part.table for part in parts]
+        return Cells(pa.concat_tables(tables, promote_options="permissive"), parts[0].one)
+    if hasattr(parts[0], "indptr"):
+        from scipy import sparse
+
+        return sparse.csr_matrix(sparse.vstack(parts, format="csr"))
+    if hasattr(parts[0], "columns"):
+        import pandas as pd
+
+        return pd.concat(parts, ignore_index=True)
+    return np.concatenate(parts)
 
 
 class naming:
@@ -116,10 +144,26 @@ def finished(x: Any, where: str) -> Any:
     return x.reshape(-1, 1) if x.ndim == 1 else x
 
 
+def conform(x: Any, spec: Block, where: str) -> Any:
+    """Prepared numbers in the type, form and shape that the spec promises for every part; DataError where they do not
+    fit (a column of whole numbers that has gaps here and had none when the pipeline was fitted)."""
+    from scipy import sparse
+
+    if tuple(x.shape[1:]) != spec.shape:
+        raise DataError(f"{where} has shape {tuple(x.shape[1:])} a row here, and had {spec.shape} when it was fitted.")
+    if sparse.issparse(x) != spec.sparse:
+        x = sparse.csr_matrix(x) if spec.sparse else x.toarray()
+    if str(x.dtype) == spec.dtype:
+        return x
+    if np.dtype(spec.dtype).kind in "iub" and x.dtype.kind == "f":
+        raise DataError(f"{where} has gaps or fractions here ({x.dtype}), and was of type {spec.dtype} when fitted.")
+    return x.astype(spec.dtype)
+
+
 def run(stages: Sequence[Stage], x: Any, where: str) -> Any:
     """All stages of a fitted chain, then numbers."""
     for stage in stages:
-        x = apply(stage, x, where)
+        x = apply(stage, inputs_of(stage[0], x), where)
     return finished(x, where)
 
 

@@ -106,3 +106,11 @@ def encode(column: pa.ChunkedArray, spec: Spec, name: str) -> np.ndarray:
     except DataError as error:
         raise DataError(f"label {name!r}: {error}") from error
     return np.asarray(codes[coded.indices.to_numpy()], dtype=np.int64)
+
+
+def null_labels(name: str, nulls: int, rows: int) -> DataError:
+    """The error for rows without a label."""
+    return DataError(
+        f"the label {name!r} is missing in {nulls} of {rows} rows. Leave these rows out with "
+        f'prepare(..., on_null_label="drop"), or fill the column in the source.'
+    )

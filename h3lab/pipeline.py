@@ -17,9 +17,9 @@ from h3lab.batch import Batch
 from h3lab.cells import Cells, as_table, check_columns
 from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError
 from h3lab.fingerprints import fingerprint
-from h3lab.labels import encode, present
-from h3lab.preprocessor import Preprocessor
-from h3lab.spec import Block, Spec, Task
+from h3lab.labels import encode, null_labels, present
+from h3lab.preprocessor import Preprocessor as Preprocessor
+from h3lab.spec import Spec, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,19 +137,17 @@ class Pipeline:
             block.name: chain.run(state.stages[block.name], block.cells(raw), f"block {block.name!r}")
             for block in self.preprocessors
         }
-        return Batch(self.joined(blocks), self._y(table), self._weights(table))
+        return self.joined(blocks, table)
 
-    def joined(self, blocks: Mapping[str, Any]) -> Any:
-        """Blocks as the model gets them: one matrix, or a dict; in the pipeline's dtype."""
+    def joined(self, blocks: Mapping[str, Any], table: pa.Table, keys: np.ndarray | None = None) -> Batch:
+        """Prepared blocks by name, with label and weight of the raw rows, as the model gets them."""
         rows = {name: block.shape[0] for name, block in blocks.items()}
         if len(set(rows.values())) > 1:
             raise DataError(f"blocks have different rows: {', '.join(f'{n!r} has {r}' for n, r in rows.items())}.")
-        if self.join == "blocks":
-            return {name: self._cast(block) for name, block in blocks.items()}
-        return self._cast(chain.side_by_side(list(blocks.values())))
-
-    def _cast(self, block: Any) -> Any:
-        return block if self.dtype is None else block.astype(self.dtype, copy=False)
+        known = self.spec.blocks
+        cast = {name: chain.conform(block, known[name], f"block {name!r}") for name, block in blocks.items()}
+        x: Any = cast if self.join == "blocks" else chain.side_by_side(list(cast.values()))
+        return Batch(x, self._y(table), self._weights(table), None, keys)
 
     def _y(self, table: pa.Table) -> np.ndarray | None:
         if self.label is None or self.label not in table.column_names:
@@ -197,18 +195,3 @@ class Pipeline:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": portrait.text(self), "text/html": portrait.html(self)}
-
-
-def null_labels(name: str, nulls: int, rows: int) -> DataError:
-    """The error for rows without a label."""
-    return DataError(
-        f"the label {name!r} is missing in {nulls} of {rows} rows. Leave these rows out with "
-        f'prepare(..., on_null_label="drop"), or fill the column in the source.'
-    )
-
-
-def block_spec(name: str, x: Any) -> Block:
-    """The shape and type of one block of prepared rows."""
-    from scipy import sparse
-
-    return Block(name, tuple(int(n) for n in x.shape[1:]), str(x.dtype), bool(sparse.issparse(x)))
