@@ -6,7 +6,14 @@ It knows how to word a misspelt name; it knows nothing of what raises it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+
+def redacted(text: str) -> str:
+    """A text without the passwords and query values of the URLs in it."""
+    text = re.sub(r"://([^/\s:]*):[^/\s]*@", r"://\1:***@", text)
+    return re.sub(r"(://\S*?[?&][^=\s]*)=\S*", r"\1=***", text)
 
 
 class H3labError(Exception):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h3lab import arrays, epochs, worlds
+from h3lab import arrays, epochs, pictures, worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, UsageError
 from h3lab.rows import Rows, digest
@@ -136,6 +136,11 @@ class Feed:
         batch = self.batch(slice(None))
         return batch.x, None if batch.y is None else self.spec.decode(batch.y)
 
+    def targets(self) -> np.ndarray | None:
+        """(rows,) class codes, or floats, of all rows in order; None without a label. Reads no features."""
+        y = self._rows.column("y")
+        return y if y is None or self._picked is None else y[self._picked]
+
     def frame(self, n: int = 5) -> pd.DataFrame:
         """The first ``n`` prepared rows, one column a feature, with the label and the row's key."""
         return worlds.load("h3lab.stores.doors:frame")(self, n)
@@ -209,18 +214,13 @@ class Feed:
         return _rebuild, (list(self._rows.parts), self.spec, self._pipeline)
 
     def __str__(self) -> str:
-        if self.spec.outputs:
-            what = str(self.spec).rsplit(", ", 1)[0]
-        else:
-            what = "no label"
-        blocks = ", ".join(
-            f"{b.name} ({'×'.join(map(str, b.shape))}) {b.dtype}{' sparse' if b.sparse else ''}"
-            for b in self.spec.blocks.values()
-        )
-        return f"{len(self):,} rows · {what} · {self.spec.features:,} features · {blocks}"
+        return pictures.feed_line(self)
 
     def __repr__(self) -> str:
         return f"Feed: {self}"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": pictures.feed_html(self)}
 
 
 def _drawn(feed: Feed, seed: int) -> np.ndarray:

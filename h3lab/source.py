@@ -7,14 +7,21 @@ and ``h3lab.testing.check_source`` is their conformance suite.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from h3lab import pictures
+from h3lab.errors import UnknownName
+
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
+
+#: Rows of a part, where the source itself does not decide: some megabytes of a usual table.
+PART_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Source(ABC):
     bounded: bool = True
     replayable: bool = True
     ordered: bool = True
+    #: Whether the row keys follow from a part's name and row numbers alone, so that no row is read to know them.
+    numbered: bool = True
 
     @property
     @abstractmethod
@@ -66,6 +75,79 @@ class Source(ABC):
         """The parts' tables, one after another."""
         for part in self.parts():
             yield self.read(part, columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.schema.names)
+
+    def check(self, columns: Sequence[str] | None) -> list[str]:
+        """The columns that are asked for, or all; UnknownName for one that does not exist."""
+        known = self.columns
+        for name in columns or ():
+            if name not in known:
+                raise UnknownName("column", name, known, self.title)
+        return known if columns is None else list(columns)
+
+    @property
+    def title(self) -> str:
+        """What this is, in a few words; never a password."""
+        return type(self).__name__
+
+    def size(self) -> str:
+        """How much this is, where it is known without reading rows; shown beside the title."""
+        rows = [part.rows for part in self.parts()]
+        return f"{sum(n or 0 for n in rows):,} rows" if None not in rows else ""
+
+    def first(self, rows: int) -> pa.Table:
+        """The first rows, all columns; reads no more than it must."""
+        import pyarrow as pa
+
+        found = [self.schema.empty_table()]
+        for part in self.parts():
+            found.append(self.read(part).slice(0, rows))
+            rows -= found[-1].num_rows
+            if rows <= 0:
+                break
+        return pa.concat_tables(found)
+
+    def head(self, n: int = 5) -> pd.DataFrame:
+        """The first ``n`` rows."""
+        return self.first(n).to_pandas()
+
+    def __len__(self) -> int:
+        return int(self._once("length", self._count))
+
+    def __bool__(self) -> bool:
+        return True  # else `if source:` would count its rows
+
+    def _count(self) -> int:
+        rows = [self.read(p, self.columns[:1]).num_rows if p.rows is None else p.rows for p in self.parts()]
+        return sum(rows)
+
+    def split(self, test: float = 0.2, seed: int = 0, stratify: str | None = None) -> tuple[Source, Source]:
+        """(train, test), drawn by row key and seed: a row keeps its side when rows are added, and sizes are
+        approximate. ``stratify``: a column of classes, each of which is split exactly (after one pass over the rows,
+        and no longer stable). DataError where a side would be empty."""
+        from h3lab.splits import split
+
+        return split(self, test, seed, stratify)
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """A value that is found out once in this process and does not travel."""
+        known = self.__dict__.setdefault("_known", {})
+        if name not in known:
+            known[name] = make()
+        return known[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_known"}
+
+    def __repr__(self) -> str:
+        return pictures.source_text(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": pictures.source_text(self), "text/html": pictures.source_html(self)}
 
 
 def row_keys(name: str, start: int, rows: int) -> np.ndarray:

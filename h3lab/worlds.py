@@ -61,11 +61,32 @@ BACKENDS = {
     "sklearn": "h3lab.backends._sklearn:SklearnModel",
 }
 
+#: The same keys → the module that keeps its models in documents: ``to_document(model)``,
+#: ``from_document(tree, spec, build, types)``.
+DOCUMENTS = {
+    "torch": "h3lab.backends._torch_saving",
+    "sklearn": "h3lab.backends._sklearn_saving",
+}
+
 #: An actor as a plain scikit-learn estimator.
-TO_SKLEARN = "h3lab.backends._sklearn:to_sklearn"
+TO_SKLEARN = "h3lab.backends._sklearn_plain:to_sklearn"
 
 #: Whatever names rows → a Source.
 READ = "h3lab.sources:read"
+
+#: Kind of a source's description → the function that opens it again.
+SOURCES = {
+    "files": "h3lab.sources.files:reopen",
+    "memory": "h3lab.sources.frames:reopen",
+    "keyed": "h3lab.keys:reopen",
+    "split": "h3lab.splits:reopen",
+}
+
+
+def reopen(description: Any) -> Any:
+    """The Source that ``Source.describe()`` described; DataError where it was in memory and is gone."""
+    return load(SOURCES[description["kind"]])(description)
+
 
 _PROMISED = ("build", "step", "logits", "parameters", "load_parameters", "state", "load_state")
 
@@ -96,6 +117,12 @@ def wrap(model: Any) -> Any:
             "or a Model. A function that builds a network goes into TorchModel(build)."
         )
     return load(backend)(model)
+
+
+def backend_of(model: Any) -> str | None:
+    """The key under which BACKENDS has the class of a Model, or a base of it; None for one from elsewhere."""
+    classes = {f"{base.__module__}:{base.__qualname__}" for base in type(model).__mro__}
+    return next((key for key, path in BACKENDS.items() if path in classes), None)
 
 
 #: The views: noun → function of the noun that returns a mimebundle.

@@ -1,0 +1,127 @@
+"""Pictures: how sources and feeds show themselves, as text and as a card without scripts or links.
+
+It knows words and HTML; whatever goes wrong while looking is shown in the picture, and never raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from h3lab.feed import Feed
+    from h3lab.source import Source
+
+#: Columns and classes beyond these are counted, not listed.
+SHOWN = 12
+_STYLE = (
+    "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;"
+    "padding:.2em 0 .2em .9em;font-variant-numeric:tabular-nums}.h3-data b{font-weight:600}"
+    ".h3-data small{opacity:.75}.h3-data table{border-collapse:collapse;margin:.3em 0 0;font-size:12px}"
+    ".h3-data th,.h3-data td{padding:.1em .9em .1em 0;text-align:left;max-width:24em;overflow:hidden;"
+    "text-overflow:ellipsis;white-space:nowrap;vertical-align:top;border:none}"
+    ".h3-data .h3-bar{display:inline-block;height:.7em;background:#0072B2;border-radius:1px}</style>"
+)
+
+
+def source_text(source: Source) -> str:
+    """Title, columns with their types, and five rows."""
+    lines = [" · ".join(filter(None, [f"Source: {_try(lambda: source.title)}", _try(source.size)]))]
+    lines.append(_try(lambda: _columns(source)))
+    lines.append(_try(lambda: _frame(source).to_string(max_colwidth=40, index=False)))
+    return "\n".join(filter(None, lines))
+
+
+def source_html(source: Source) -> str:
+    """The same as a card."""
+    head = f"<b>{escape(_try(lambda: source.title))}</b> <small>{escape(_try(source.size))}</small>"
+    return _card(head, _try(lambda: _table(source), escape))
+
+
+def _try(look: Callable[[], str], words: Callable[[str], str] = str) -> str:
+    try:
+        return look()
+    except Exception as error:
+        from h3lab.errors import redacted
+
+        return words(redacted(f"({type(error).__name__}: {error})"))
+
+
+def _columns(source: Source) -> str:
+    fields = [f"{field.name}: {field.type}" for field in source.schema]
+    more = f", ... ({len(fields)} columns)" if len(fields) > SHOWN else ""
+    return ", ".join(fields[:SHOWN]) + more
+
+
+def _frame(source: Source) -> Any:
+    table = source.first(5)
+    return table.select(list(range(min(SHOWN, table.num_columns)))).to_pandas()
+
+
+def _table(source: Source) -> str:
+    frame, types = _frame(source), [str(field.type) for field in source.schema]
+    names = [f"<th>{escape(str(name))}<br><small>{escape(type_)}</small></th>" for name, type_ in zip(frame, types)]
+    if len(types) > len(names):
+        names.append(f"<th><small>... {len(types)} columns</small></th>")
+    rows = ["".join(f"<td>{escape(_short(value))}</td>" for value in row) for row in frame.itertuples(index=False)]
+    return f"<table><tr>{''.join(names)}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _card(head: str, body: str) -> str:
+    return f'{_STYLE}<div class="h3-data">{head}{body}</div>'
+
+
+def feed_line(feed: Feed) -> str:
+    """``1,437 rows · classification, 10 classes · 64 features · pixels (64) float32``"""
+    spec = feed.spec
+    task = str(spec).rpartition(", ")[0] if spec.outputs else "no label"
+    blocks = [f"{b.name} ({shape_of(b.shape)}) {b.dtype}{' sparse' if b.sparse else ''}" for b in spec.blocks.values()]
+    more = f", ... ({len(blocks)} blocks)" if len(blocks) > SHOWN else ""
+    return f"{len(feed):,} rows · {task} · {spec.features:,} features · {', '.join(blocks[:SHOWN])}{more}"
+
+
+def feed_html(feed: Feed) -> str:
+    """A card: what the feed is, one line a block, and how often each label occurs."""
+    where = f"<small>{escape(feed.url)}</small>" if feed.url else "<small>in memory</small>"
+    head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))} {where}"
+    return _card(head, _try(lambda: _blocks(feed), escape) + _try(lambda: _labels(feed), escape))
+
+
+def _blocks(feed: Feed) -> str:
+    rows = [
+        f"<tr><td>{escape(block.name)}</td><td>{escape(shape_of(block.shape))}</td>"
+        f"<td>{escape(block.dtype)}{' sparse' if block.sparse else ''}</td></tr>"
+        for block in feed.spec.blocks.values()
+    ]
+    return f"<table><tr><th>block</th><th>shape of a row</th><th>type</th></tr>{''.join(rows)}</table>"
+
+
+def _labels(feed: Feed) -> str:
+    y = feed.targets()
+    if y is None or not len(y):
+        return ""
+    if feed.spec.labels is None:
+        low, middle, high = np.min(y), np.median(y), np.max(y)
+        return f"<small>target: {low:.4g} to {high:.4g}, median {middle:.4g}</small>"
+    counts = np.bincount(y, minlength=len(feed.spec.labels))
+    widths = counts / max(1, counts.max()) * 10
+    rows = [
+        f'<tr><td>{escape(_short(label))}</td><td><span class="h3-bar" style="width:{width:.2f}em"></span></td>'
+        f"<td>{count:,}</td></tr>"
+        for label, width, count in list(zip(feed.spec.labels, widths, counts, strict=True))[:SHOWN]
+    ]
+    more = f"<tr><td><small>... {len(counts)} classes</small></td></tr>" if len(counts) > SHOWN else ""
+    return f"<table>{''.join(rows)}{more}</table>"
+
+
+def shape_of(shape: tuple[int, ...]) -> str:
+    """``28×28``"""
+    return "×".join(map(str, shape))

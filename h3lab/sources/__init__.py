@@ -1,0 +1,61 @@
+"""Sources: where raw rows come from. ``read`` opens whatever names or holds rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from h3lab.errors import DataError, UsageError
+from h3lab.keys import Keyed
+from h3lab.source import Source
+from h3lab.sources.files import Files
+from h3lab.sources.formats import MODULES
+from h3lab.sources.frames import frame
+
+
+def read(what: Any, *, format: str | None = None, key: str | Sequence[str] | None = None) -> Source:
+    """A source of raw rows; nothing but metadata is read now.
+
+    ``what``: a path, URL, glob or folder, or a list of them (Parquet, CSV and TSV with a header, JSON lines, Arrow,
+    npy, npz; the ending or ``format`` says which); a pandas DataFrame, an Arrow table, ``(X, y)`` arrays (columns x0,
+    x1, ... and y), a list of dicts; a Source is returned as it is. ``key``: the column, or columns, whose values know a
+    row; without it rows are known by file and row number.
+
+    DataError: no such file, files that differ in columns or types. UnknownName: a key that is no column.
+
+    >>> source = read([{"price": 3.5, "stars": 4}, {"price": 1.0, "stars": 2}, {"price": 9.9, "stars": 5}])
+    >>> source
+    Source: a list of dicts · 3 rows
+    price: double, stars: int64
+     price  stars
+       3.5      4
+       1.0      2
+       9.9      5
+    >>> len(source), source.columns
+    (3, ['price', 'stars'])
+    >>> train, test = source.split(test=0.5, seed=0)
+    >>> len(train) + len(test)
+    3
+    """
+    source = _opened(what, format)
+    return source if key is None else Keyed(source, key)
+
+
+def _opened(what: Any, format: str | None) -> Source:
+    if isinstance(what, Source):
+        return what
+    paths = what if isinstance(what, list | tuple) else [what]
+    if paths and all(isinstance(one, str | os.PathLike) for one in paths):
+        return Files(what, format)
+    if format is not None:
+        raise UsageError(f"format={format!r} came with a {type(what).__name__}; it is for files alone.")
+    found = frame(what)
+    if found is not None:
+        return found
+    if isinstance(what, list | tuple | dict) and not what:
+        raise DataError(f"an empty {type(what).__name__} came; expected rows, or the paths of files.")
+    raise UsageError(
+        f"a {type(what).__name__} came; expected a path, URL or glob (or a list of them) of {', '.join(MODULES)} files,"
+        " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, or a Source."
+    )
