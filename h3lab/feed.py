@@ -15,9 +15,9 @@ import numpy as np
 from h3lab import arrays, epochs, pictures, worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, UsageError
-from h3lab.rows import Rows, digest
+from h3lab.rows import Rows, digest, identity
 from h3lab.rows import positions as checked
-from h3lab.source import fraction
+from h3lab.source import PART_ROWS, fraction
 from h3lab.spec import Spec, Task
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class Feed:
         pipeline = None if self.pipeline is None else self.pipeline.fingerprint
         if self.manifest is not None:
             return digest(self.spec.to_json(), pipeline, *(part["hash"] for part in self.manifest["parts"]))
-        return digest(self.spec.to_json(), pipeline, *self._rows.parts)
+        parts = (identity(self._rows.run(*cut, copy=False)) for cut in self._rows.cuts(PART_ROWS))
+        return digest(self.spec.to_json(), pipeline, *parts)
 
     def __len__(self) -> int:
         return len(self._rows) if self._picked is None else len(self._picked)

@@ -87,6 +87,13 @@ class Rows:
             return batch_of({name: column.copy() for name, column in columns(pieces[0]).items()})
         return concatenate(pieces)
 
+    def cuts(self, length: int) -> Iterator[tuple[int, int]]:
+        """Runs of rows to store as parts: the parts as they are, large ones in runs of ``length``."""
+        for start, stop in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            each = length if stop - start > 2 * length else max(1, stop - start)
+            for begin in range(start, stop, each) if stop > start else [start]:
+                yield begin, min(begin + each, stop)
+
     def _spans(self, start: int, stop: int) -> Iterator[tuple[Batch, int, int]]:
         first = min(int(np.searchsorted(self.starts, start, "right")) - 1, len(self.parts) - 1)
         last = max(first, int(np.searchsorted(self.starts, stop, "left")) - 1)
@@ -141,19 +148,41 @@ def positions(index: Any, count: int) -> np.ndarray:
     return np.where(at < 0, at + count, at)
 
 
+def pieces(column: Column) -> dict[str, np.ndarray]:
+    """The plain arrays of one, C-ordered and little-endian: ``data``, and of a sparse one ``indices``, ``indptr``."""
+    names = ("data", "indices", "indptr") if is_sparse(column) else ()
+    plain = {name: getattr(column, name) for name in names} or {"data": column}
+    return {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in plain.items()}
+
+
+def identity(batch: Batch) -> str:
+    """32 hex digits of all arrays: the same names, types and numbers give the same ones in any process."""
+    named = columns(batch)
+    return identity_of(
+        {
+            name: [list(column.shape), {n: [a.dtype.str, _sha256(a)] for n, a in pieces(column).items()}]
+            for name, column in named.items()
+        }
+    )
+
+
+def identity_of(arrays: Mapping[str, Any]) -> str:
+    """The same from what is known of each array: its shape, and type and SHA-256 of its pieces."""
+    return digest(arrays)
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.reshape(-1).view(np.uint8).data if array.size else b"").hexdigest()
+
+
 def digest(*values: Any) -> str:
-    """32 hex digits of JSON-able values, arrays and batches: the same numbers give the same ones in any process."""
-    found = hashlib.blake2b(digest_size=16)
+    """32 hex digits of JSON-able values and arrays."""
+    found = hashlib.sha256()
     for value in values:
-        for name, column in columns(value).items() if isinstance(value, Batch) else [("", value)]:
-            pieces = [column.indptr, column.indices, column.data] if is_sparse(column) else [column]
-            for piece in pieces:
-                if isinstance(piece, np.ndarray):
-                    found.update(json.dumps([name, piece.dtype.str, piece.shape]).encode())
-                    found.update(np.ascontiguousarray(piece).data)
-                else:
-                    found.update(json.dumps([name, piece]).encode())
-    return found.hexdigest()
+        if isinstance(value, np.ndarray):
+            value = [value.dtype.str, list(value.shape), _sha256(np.ascontiguousarray(value))]
+        found.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+    return found.hexdigest()[:32]
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from h3lab.batch import Batch
 from h3lab.errors import UsageError
 from h3lab.feed import Feed, open_feed
+from h3lab.source import PART_ROWS
 from h3lab.stores.columns import Columns
-
-#: Rows a part: large enough that a file is worth its name, small enough that parts fit beside one another.
-PART_ROWS = 65_536
 
 
 def open_store(url: str | Path) -> Columns:
@@ -24,18 +24,24 @@ def open_store(url: str | Path) -> Columns:
 def store(feed: Feed, folder: Path | str) -> Feed:
     """Write a feed to a folder; returns the stored one."""
     columns = open_store(folder)
-    count = len(feed)
-    entries = []
-    for number, start in enumerate(range(0, max(count, 1), PART_ROWS)):
-        entries.append(columns.write(f"{number:05d}", feed.batch(slice(start, start + PART_ROWS))))
+    entries = [columns.write(f"{number:05d}", batch) for number, batch in enumerate(_cut(feed))]
     document = None if feed.pipeline is None else feed.pipeline.to_document()
     manifest: dict[str, Any] = {
         "spec": feed.spec.to_json(),
         "pipeline": None if feed.pipeline is None else feed.pipeline.fingerprint,
-        "fingerprint": feed.fingerprint,
-        "rows": count,
+        "rows": len(feed),
         "parts": entries,
     }
+    if feed.parent is not None:
+        manifest["fingerprint"] = feed.fingerprint  # that of a selection does not follow from its rows alone
     columns.commit(manifest, document)
     columns.collect_garbage()
     return open_feed(columns.folder)
+
+
+def _cut(feed: Feed) -> Iterator[Batch]:
+    """The rows as parts; views where they lie in memory as they are."""
+    if feed.parent is None:
+        yield from (feed._rows.run(*cut, copy=False) for cut in feed._rows.cuts(PART_ROWS))
+    else:
+        yield from (feed.batch(slice(a, a + PART_ROWS)) for a in range(0, max(1, len(feed)), PART_ROWS))

@@ -55,24 +55,22 @@ class Columns:
         where the disk is full; nothing that was committed is touched."""
         arrays = {column: self._write_column(f"{name}.{column}", a) for column, a in rows.columns(batch).items()}
         files = [file for array in arrays.values() for file in array["files"].values()]
-        digest = hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:32]
+        known = {
+            column: [array["shape"], {n: [file["dtype"], file["sha256"]] for n, file in array["files"].items()}]
+            for column, array in arrays.items()
+        }
         size = sum(file["size"] for file in files)
-        return {"name": name, "rows": len(batch), "size": size, "hash": digest, "arrays": arrays}
+        return {"name": name, "rows": len(batch), "size": size, "hash": rows.identity_of(known), "arrays": arrays}
 
     def _write_column(self, name: str, column: Any) -> dict[str, Any]:
-        if is_sparse(column):
-            pieces = {"data": column.data, "indices": column.indices, "indptr": column.indptr}
-            shape, kind = column.shape, "csr"
-        else:
-            pieces, shape, kind = {"data": column}, column.shape, "dense"
+        if column.dtype.hasobject:
+            raise DataError(f"{name} has Python objects ({column.dtype}); prepared rows are numbers.")
+        kind = "csr" if is_sparse(column) else "dense"
         written = {}
-        for piece, array in pieces.items():
-            if array.dtype.hasobject:
-                raise DataError(f"{name} has Python objects ({array.dtype}); prepared rows are numbers.")
-            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            file = self._write_file(f"{name}.{piece}" if kind == "csr" else name, little)
-            written[piece] = {"dtype": little.dtype.str, "shape": list(array.shape), **file}
-        return {"kind": kind, "shape": [int(n) for n in shape], "files": written}
+        for piece, array in rows.pieces(column).items():
+            file = self._write_file(f"{name}.{piece}" if kind == "csr" else name, array)
+            written[piece] = {"dtype": array.dtype.str, "shape": list(array.shape), **file}
+        return {"kind": kind, "shape": [int(n) for n in column.shape], "files": written}
 
     def _write_file(self, name: str, array: np.ndarray) -> dict[str, Any]:
         view = memoryview(array.reshape(-1).view(np.uint8).data if array.size else b"")
