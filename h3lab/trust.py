@@ -11,9 +11,13 @@ package as narrowly as use allows: ``sklearn.utils`` alone has some that run the
 from __future__ import annotations
 
 import importlib
+import io
+import re
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -32,16 +36,50 @@ _SINGLE = frozenset({"sklearn.utils._bunch.Bunch", "sklearn.utils.validation.che
 
 
 def dumps(value: Any, what: str = "this object") -> bytes:
-    """skops bytes. ModelError says what of it cannot be written (a lambda, an open file)."""
+    """skops bytes, the same for the same object in any process. ModelError says what of it cannot be written (a lambda,
+    an open file)."""
     import skops.io
 
     try:
-        return bytes(skops.io.dumps(value))
+        return _named_in_order(bytes(skops.io.dumps(value)))
     except Exception as error:  # skops raises whatever the object's own reduction raises
         raise ModelError(
             f"{what} cannot be saved: {type(error).__name__}: {error}. Use functions and classes of a module in place "
             "of lambdas and local ones."
         ) from error
+
+
+def _named_in_order(data: bytes) -> bytes:
+    """skops names parts and files by addresses in memory and stamps the time; here they are numbered as they come."""
+    numbers: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        if found[1]:
+            return f'"__id__": {numbers.setdefault(found[1], str(len(numbers) + 1))}'
+        name = files.setdefault(found[2], f"{len(files) + 1}{PurePath(found[2]).suffix}")
+        return f'"file": "{name}"'
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        # Inside a text of the object's own every quote has a backslash before it, so that nothing there looks the same.
+        schema = re.sub(r'(?<!\\)"__id__": (\d+)|(?<!\\)"file": "([^"\\]+)"', number, old.read("schema.json").decode())
+        for name, renamed in files.items():
+            new.writestr(zipfile.ZipInfo(renamed), _without_gaps(old.read(name)))
+        new.writestr(zipfile.ZipInfo("schema.json"), schema)
+    return out.getvalue()
+
+
+def _without_gaps(file: bytes) -> bytes:
+    """Nodes of trees are records with unused bytes at their end, which hold whatever lay in memory there."""
+    if b"'descr': [" not in file[:64]:
+        return file
+    array = np.load(io.BytesIO(file), allow_pickle=False)
+    clean, out = np.zeros(array.shape, array.dtype), io.BytesIO()
+    for name in array.dtype.names or ():
+        clean[name] = array[name]
+    np.save(out, clean, allow_pickle=False)
+    return out.getvalue()
 
 
 def loads(data: bytes, types: Iterable[Any] = (), what: str = "this file") -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,10 @@ from h3lab.spec import Spec, Task
 #: A step's metrics are measured on at most this many of its rows, evenly spaced: some estimators learn in no time and
 #: answer slowly.
 MEASURED_ROWS = 4096
+_CAPABLE = (
+    "Take an estimator with both (LogisticRegression, SGDClassifier(loss='log_loss'), MLPClassifier, naive Bayes, "
+    "trees, forests, boosting)"
+)
 
 
 class SklearnModel(BaseEstimator):
@@ -56,14 +60,15 @@ class SklearnModel(BaseEstimator):
     def capabilities(self) -> Capabilities:
         """See :class:`h3lab.model.Capabilities`."""
         has, grows = self._traits, self._traits.grows
+        probabilities = has.task == "regression" or hasattr(self._asked(), "predict_proba")
         return Capabilities(
             learns=has.learns,
             sparse=has.sparse,
             weights=has.weight is not None,
-            soft_targets=("kl",) if has.weight is not None or has.task == "regression" else (),
+            soft_targets=("kl",) if has.task == "regression" or (probabilities and has.weight) else (),
             steps=None if grows is None else int(getattr(self.estimator, grows)),
             epochs=1 if has.learns == "batches" and has.counts else None,
-            probabilities=has.task == "regression" or hasattr(self._asked(), "predict_proba"),
+            probabilities=probabilities,
         )
 
     @property
@@ -126,6 +131,12 @@ class SklearnModel(BaseEstimator):
         """See :meth:`h3lab.model.Model.step`."""
         if not hasattr(self, "estimator_"):
             raise NotFittedError(f"this {self._name} is not built yet: call build(spec, seed), or train it.")
+        if batch.soft is not None and settings.soft and not self.capabilities.soft_targets:
+            lacks = "probabilities" if self._traits.weight else "weights of rows"
+            raise ModelError(
+                f"{self._name} has no {lacks}, so it cannot learn a teacher's probabilities. {_CAPABLE}, or let "
+                "this one learn from labels alone: soft=0, hard=1."
+            )
         batch = dataclasses.replace(batch, x=self._table(batch.x))
         chosen = lesson(batch, settings, self.spec_)
         if self._traits.rate is not None:
@@ -168,10 +179,12 @@ class SklearnModel(BaseEstimator):
         saved = trust.dumps(self.estimator_, self._name)
         return {"estimator": saved, "temperature": self.temperature_, "steps": self._steps}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`h3lab.model.Model.load_state`."""
+    def load_state(self, state: Mapping[str, Any], types: Iterable[Any] = ()) -> None:
+        """See :meth:`h3lab.model.Model.load_state`. Classes that the estimator given is made of are trusted in it, and
+        ``types``."""
         self._built()
-        self.estimator_ = trust.loads(state["estimator"], trust.types_in(self.estimator), "a model's state")
+        known = [*types, *trust.types_in(self.estimator)]
+        self.estimator_ = trust.loads(state["estimator"], known, "a model's state")
         self.temperature_, self._steps = float(state["temperature"]), int(state["steps"])
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
@@ -201,9 +214,8 @@ class SklearnModel(BaseEstimator):
         if chosen.weight is not None:
             if has.weight is None:
                 raise ModelError(
-                    f"{self._name} takes no weights of rows, which come here from class_weight=, sample_weight= or a "
-                    "teacher's answers. Take an estimator that does (LogisticRegression, SGDClassifier, MLPClassifier, "
-                    "naive Bayes, trees, forests, boosting), or let this one learn from labels alone."
+                    f"{self._name} takes no weights of rows, which come here from class_weight=, sample_weight= or the "
+                    f"pipeline's weight column. {_CAPABLE}, or leave them out."
                 )
             options[has.weight] = chosen.weight
         if has.grows is not None:

@@ -27,7 +27,7 @@ def answers(estimator: Any, x: Any, spec: Spec, clip: float) -> np.ndarray:
     labels = np.asarray(spec.labels)
     known = np.asarray(getattr(estimator, "classes_", labels))
     columns = np.searchsorted(labels, known)
-    exact = _exact(estimator)
+    exact = exact_of(estimator)
     if exact is not None:
         some = exact(_two_columns(estimator.decision_function(x)))
     elif isinstance(estimator, _BaseNB):
@@ -44,23 +44,23 @@ def answers(estimator: Any, x: Any, spec: Spec, clip: float) -> np.ndarray:
     return out
 
 
-def _exact(estimator: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+def exact_of(estimator: Any) -> Callable[[np.ndarray], np.ndarray] | None:
     """What makes logits of ``decision_function``, where that is exact and no clip has to touch it; else None."""
     last = core(estimator)
     if isinstance(last, SGDClassifier):
-        return None if last.loss != "log_loss" else _logits if len(last.classes_) == 2 else _log_sigmoid
+        return None if last.loss != "log_loss" else unchanged if len(last.classes_) == 2 else log_sigmoid
     if isinstance(last, LogisticRegression):
-        return _log_sigmoid if getattr(last, "multi_class", "") == "ovr" and len(last.classes_) > 2 else _logits
+        return log_sigmoid if getattr(last, "multi_class", "") == "ovr" and len(last.classes_) > 2 else unchanged
     if isinstance(last, GradientBoostingClassifier):
-        return _logits if last.loss == "log_loss" else None
-    return _logits if isinstance(last, (LinearDiscriminantAnalysis, HistGradientBoostingClassifier)) else None
+        return unchanged if last.loss == "log_loss" else None
+    return unchanged if isinstance(last, (LinearDiscriminantAnalysis, HistGradientBoostingClassifier)) else None
 
 
-def _logits(decision: np.ndarray) -> np.ndarray:
+def unchanged(decision: np.ndarray) -> np.ndarray:
     return decision
 
 
-def _log_sigmoid(decision: np.ndarray) -> np.ndarray:
+def log_sigmoid(decision: np.ndarray) -> np.ndarray:
     """One class against the rest: their sigmoids are scaled to sum up to one."""
     return -np.logaddexp(0.0, -decision)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from h3lab import trust
 from h3lab.errors import ModelError
@@ -35,16 +36,15 @@ def parameters(estimator: Any) -> dict[str, np.ndarray]:
 
 def with_parameters(estimator: Any, given: Mapping[str, np.ndarray], spec: Spec, types: Iterable[Any]) -> Any:
     """The estimator with these parameters; it may be unfitted. ModelError lists what does not fit."""
-    if WHOLE in given:
+    if list(given) == [WHOLE]:
         loaded = trust.loads(np.asarray(given[WHOLE], np.uint8).tobytes(), types, "a model's parameters")
         if type(loaded) is not type(estimator):
             raise ModelError(
                 f"these are parameters of a {type(loaded).__name__}, the model is a {type(estimator).__name__}."
             )
         return loaded
-    if not _named(estimator):
-        _prepare(estimator, spec)
-    mine = _named(estimator)
+    made = estimator if _named(estimator) else _prepared(estimator, given, spec)
+    mine = _named(made) or {WHOLE: np.empty(0)}
     wrong = [f"{name} is missing" for name in mine.keys() - given.keys()]
     wrong += [f"{name} is not in the {type(estimator).__name__}" for name in given.keys() - mine.keys()]
     wrong += [
@@ -55,11 +55,19 @@ def with_parameters(estimator: Any, given: Mapping[str, np.ndarray], spec: Spec,
     if wrong:
         raise ModelError("these parameters do not fit the model: " + "; ".join(sorted(wrong)) + ".")
     for name, value in mine.items():
-        if isinstance(value, np.ndarray):
-            value[...] = given[name]  # in place: stochastic descent keeps other names for the same array
-        else:
-            setattr(estimator, name, float(given[name]))
-    return estimator
+        _set(made, name, value, given[name])
+    return made
+
+
+def _set(estimator: Any, name: str, old: Any, new: Any) -> None:
+    if isinstance(old, np.ndarray) and old.dtype == new.dtype:
+        old[...] = new  # in place: stochastic descent keeps other names for the same array
+        return
+    name, _, place = name.partition(".")
+    if place:
+        getattr(estimator, name)[int(place)] = np.array(new)
+    else:
+        setattr(estimator, name, np.array(new) if isinstance(old, np.ndarray) else new[()])
 
 
 def _named(estimator: Any) -> dict[str, Any]:
@@ -76,19 +84,20 @@ def _named(estimator: Any) -> dict[str, Any]:
     return named if len(named) > 1 else {}
 
 
-def _prepare(estimator: Any, spec: Spec) -> None:
-    """Give an unfitted estimator its arrays, by learning from a few made-up rows of the spec."""
+def _prepared(estimator: Any, given: Mapping[str, Any], spec: Spec) -> Any:
+    """A copy with arrays of these types, if it has any: it learns from a few made-up rows of the spec."""
+    made = clone(estimator, safe=False)
+    if not type(estimator).__module__.startswith(_FAMILIES):
+        return made
+    types = [value.dtype for value in given.values() if value.dtype.kind == "f"]
     rows = 10 * max(spec.classes or 1, 2)
     random = np.random.default_rng(0)
-    x = random.random((rows, spec.features))
+    x = random.random((rows, spec.features)).astype(types[0] if types else np.float64)
     if spec.classes is not None:
         y = np.asarray(spec.labels)[np.arange(rows) % spec.classes]
     else:
         y = random.random((rows, spec.outputs) if spec.outputs > 1 else rows) + 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it did not converge on nonsense
-        (estimator.partial_fit if hasattr(estimator, "partial_fit") and spec.classes is None else estimator.fit)(x, y)
-    if not _named(estimator):
-        raise ModelError(
-            f"a {type(estimator).__name__} is not told by arrays; its parameters() has one entry, {WHOLE!r}."
-        )
+        made.fit(x, y)
+    return made

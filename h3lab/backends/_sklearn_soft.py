@@ -90,17 +90,16 @@ def measures(z: np.ndarray, batch: Batch, settings: Settings, spec: Spec) -> dic
     or squared error; with a teacher soft · T² KL + hard · that."""
     weight = np.ones(len(z)) if batch.weight is None else batch.weight
     total = len(z) if batch.total is None else batch.total
-    out: dict[str, float] = {}
-    if batch.y is not None:
-        out["hard_loss"] = float((weight * _hard(z, batch.y, spec)).sum() / total)
-    if batch.soft is not None:
-        out["soft_loss"] = float((weight * _soft(z, batch.soft, settings, spec)).sum() / total)
-        out["loss"] = settings.soft * out["soft_loss"] + settings.hard * out.get("hard_loss", 0.0)
+    hard = None if batch.y is None else float((weight * _hard(z, batch.y, spec)).sum() / total)
+    soft = None if batch.soft is None else float((weight * _soft(z, batch.soft, settings, spec)).sum() / total)
+    if soft is None:
+        out = {"loss": hard}
     else:
-        out["loss"] = out.pop("hard_loss")
+        loss = settings.soft * soft + (0.0 if hard is None else settings.hard * hard)
+        out = {"loss": loss, "soft_loss": soft, "hard_loss": hard}
     if batch.y is not None and spec.task == "classification":
         out["accuracy"] = float((z.argmax(axis=1) == batch.y).sum() / total)
-    return out
+    return {name: value for name, value in out.items() if value is not None}
 
 
 def _hard(z: np.ndarray, y: np.ndarray, spec: Spec) -> np.ndarray:

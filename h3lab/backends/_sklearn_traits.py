@@ -149,12 +149,16 @@ def rate_of(estimator: Any) -> str | None:
 
 def set_rate(estimator: Any, name: str, value: float) -> None:
     """Learn at this rate from the next step on."""
-    if getattr(estimator, name) == value:
+    old = getattr(estimator, name)
+    if old == value:
         return
     estimator.set_params(**{name: value})
     optimizer = getattr(estimator, "_optimizer", None)  # of a multilayer perceptron, made from its parameters once
     if optimizer is not None:
         optimizer.learning_rate_init = optimizer.learning_rate = value
+        if hasattr(optimizer, "velocities") and old > 0:
+            # They have the rate in them, and would go on at the old one for tens of steps.
+            optimizer.velocities = [velocity * (value / old) for velocity in optimizer.velocities]
 
 
 def clip_of(estimator: Any) -> float:

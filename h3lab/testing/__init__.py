@@ -1,0 +1,10 @@
+"""Conformance suites for whoever writes a model, a source or a store: call them in your own tests."""
+
+from h3lab.testing.models import MODEL_CHECKS as MODEL_CHECKS
+from h3lab.testing.models import check_model as check_model
+from h3lab.testing.sources import SOURCE_CHECKS as SOURCE_CHECKS
+from h3lab.testing.sources import check_source as check_source
+from h3lab.testing.stores import STORE_CHECKS as STORE_CHECKS
+from h3lab.testing.stores import check_store as check_store
+from h3lab.testing.subject import Subject as Subject
+from h3lab.testing.subject import easy_feed as easy_feed
