@@ -56,6 +56,8 @@ def unpack(data: bytes | memoryview) -> Any:
         raise DamagedData("these bytes do not begin like an h3lab file; was it written by something else?")
     if number > FORMAT:
         raise DamagedData(f"format {number} came; this h3lab reads up to {FORMAT}. Update h3lab to open it.")
+    if len(view) < _HEAD.size + length:
+        raise DamagedData(f"{len(view)} bytes came, the header alone has {length}; the file is truncated.")
     try:
         header = json.loads(bytes(view[_HEAD.size : _HEAD.size + length]))
         entries, size, document = header["arrays"], header["size"], header["tree"]
@@ -64,7 +66,12 @@ def unpack(data: bytes | memoryview) -> Any:
     body = view[_HEAD.size + length :]
     if len(body) < size:
         raise DamagedData(f"{len(body)} bytes of arrays came, {size} were written; the file is truncated.")
-    return _restore(document, [_array(body, *entry) for entry in entries])
+    try:
+        return _restore(document, [_array(body, *entry) for entry in entries])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, DamagedData):
+            raise
+        raise DamagedData("the header of this h3lab file does not fit its arrays; it is damaged.") from error
 
 
 def _array(body: memoryview, dtype: str, shape: list[int], start: int) -> np.ndarray:

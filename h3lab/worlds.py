@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
-from h3lab.errors import MissingExtra, UsageError
+from h3lab.errors import MissingExtra, UnknownName, UsageError
 
 #: What to type when an import fails: top-level package → pip requirement.
 PIP = {
@@ -85,7 +85,13 @@ SOURCES = {
 
 def reopen(description: Any) -> Any:
     """The Source that ``Source.describe()`` described; DataError where it was in memory and is gone."""
-    return load(SOURCES[description["kind"]])(description)
+    kind = description["kind"]
+    for plug in plugged("sources") if kind not in SOURCES else ():
+        if plug.kind == kind:
+            return plug.reopen(description)
+    if kind not in SOURCES:
+        raise UnknownName("kind of source", kind, SOURCES)
+    return load(SOURCES[kind])(description)
 
 
 _PROMISED = ("build", "step", "logits", "parameters", "load_parameters", "state", "load_state")
@@ -125,9 +131,13 @@ def backend_of(model: Any) -> str | None:
     return next((key for key, path in BACKENDS.items() if path in classes), None)
 
 
-#: The views: noun → function of the noun that returns a mimebundle.
+#: The views of a run: ``run`` gives its mimebundle, ``show`` puts it (or several in one figure) into the current cell,
+#: ``settle`` brings its pictures up to date at its end, ``page`` writes an HTML page.
 VIEWS = {
-    "run": "h3lab.ui.panel:run_mimebundle",
+    "run": "h3lab.ui.display:mimebundle",
+    "show": "h3lab.ui.display:show",
+    "settle": "h3lab.ui.display:settle",
+    "page": "h3lab.ui.page:write_page",
 }
 
 
