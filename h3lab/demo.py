@@ -170,7 +170,7 @@ def students(lab: Any, teacher: Any, feed: Any, held_out: Any, *, seeds: int = 5
         _, few = feed.split(LABELLED / len(feed), seed=seed)
         started = []
         for (way, (rows, transfer)), (student, model) in product(ways(teacher, few, feed).items(), models().items()):
-            actor = h3.Actor(f"demo {student} {way}", model, seed=seed)
+            actor = h3.Actor(f"demo-{student}-{way}".replace(" ", "-"), model, seed=seed)
             settings = {} if student == "logistic regression" else {"epochs": max(1, round(steps / rows.steps(64)))}
             run = lab.train(actor, rows, transfer=transfer, validation=held_out, **settings)
             started.append((student, way, actor, run))
