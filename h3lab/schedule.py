@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Schedule:
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch (from 1) from number ``start`` (from 0); each holds until the next."""
         if self.can.learns != "batches":
-            batches = iter([self.feed.batch(slice(None))] if not start else [])
+            batches = iter([] if start else [self._whole])
         else:
             batches = self.feed.epoch(
                 epoch,
@@ -57,6 +58,11 @@ class Schedule:
                 copy=False,
             )
         return batches if self.class_weight is None else map(self._weighted, batches)
+
+    @cached_property
+    def _whole(self) -> Batch:
+        # An ensemble that grows by a member a step sees the same rows each time.
+        return self.feed.batch(slice(None))
 
     def _weighted(self, batch: Batch) -> Batch:
         assert self.class_weight is not None

@@ -29,9 +29,9 @@ class Distill:
 
     ``teacher``: a fitted actor, a run, a fitted native model, a function from raw rows to probabilities (rows,
     classes), or a list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft``
-    and ``hard`` can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero counts as, where
-    a teacher knows probabilities alone (about one over the number of trees of a forest). ``source``: the raw rows of
-    the feed, for a teacher with a pipeline of its own, where the feed cannot find them itself.
+    and ``hard`` can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero
+    counts as, where the teacher is a function. ``source``: the raw rows that the feed was prepared from, for a teacher
+    that answers raw rows.
 
     >>> Distill(lambda rows: rows, soft=0.8).settings[2].default
     0.2

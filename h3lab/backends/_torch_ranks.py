@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
 class Ranks:
@@ -31,10 +30,11 @@ class Ranks:
         """Around all backward passes of an update but the last: gradients are exchanged once."""
         return nullcontext() if last or self.size == 1 else forward.no_sync()
 
-    def sum(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    def sum(self, values: dict[str, Any]) -> dict[str, Any]:
         """Each value summed over the ranks."""
         if self.size == 1:
             return values
-        together = torch.stack([value.float() for value in values.values()])
+        device = values["loss"].device
+        together = torch.stack([torch.as_tensor(value, device=device).float() for value in values.values()])
         torch.distributed.all_reduce(together)
         return dict(zip(values, together, strict=True))

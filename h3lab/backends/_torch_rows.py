@@ -6,7 +6,6 @@ It knows NumPy, CSR and tensors; it does not know losses or updates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,12 @@ class Rows:
         self.dtype = PRECISIONS[precision]
         self._float = _NUMPY[self.dtype]
         self._mixed = precision == "bfloat16"
+        self._here = device.type == "cpu"
 
     def tensor(self, values: np.ndarray | None) -> Tensor | None:
         """Codes stay int64, all else becomes float; without a copy where type and memory allow."""
         if values is None:
             return None
-        values = np.asarray(values)
         return self._placed(values, np.int64 if values.dtype.kind in "iu" else self._float)
 
     def inputs(self, x: Inputs) -> Any:
@@ -45,17 +44,17 @@ class Rows:
         return self._block(x, whole=False)
 
     def _block(self, x: Any, whole: bool) -> Tensor:
-        if hasattr(x, "toarray"):  # CSR: torch's own sparse tensors train few layers
-            x = x.toarray()
-        x = np.asarray(x)
+        if type(x) is not np.ndarray:
+            # CSR becomes dense: few of torch's layers train on its own sparse tensors.
+            x = x.toarray() if hasattr(x, "toarray") else np.asarray(x)
         return self._placed(x, np.int64 if whole and x.dtype.kind in "iu" else self._float)
 
     def _placed(self, values: np.ndarray, dtype: Any) -> Tensor:
         # A tensor over read-only memory (a mapped feed) would let a module write into it; torch warns, we copy.
-        if not values.flags.writeable or not values.flags.c_contiguous or values.dtype != dtype:
+        if values.dtype != dtype or not values.flags.carray:
             values = np.array(values, dtype, order="C")
         tensor = torch.from_numpy(values)
-        return tensor if self.device.type == "cpu" else tensor.to(self.device, non_blocking=True)
+        return tensor if self._here else tensor.to(self.device, non_blocking=True)
 
     def batch(self, batch: Batch) -> Batch:
         """The batch with tensors in place of arrays, for a ``step`` of the user's own."""
@@ -66,7 +65,10 @@ class Rows:
         """(rows, outputs) of the module, in full precision."""
         inputs = self.inputs(x)
         try:
-            with self._precision():
+            if self._mixed:
+                with torch.autocast(self.device.type, torch.bfloat16):
+                    out = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
+            else:
                 out = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
         except Exception as error:
             shapes = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
@@ -74,10 +76,7 @@ class Rows:
                 f"the module failed on a batch of shape {shapes} ({self.spec}): {type(error).__name__}: {error}"
             ) from error
         out = checked_outputs(out, self.spec, rows_of(x))
-        return out.float() if out.dtype in (torch.bfloat16, torch.float16) else out
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self._mixed else nullcontext()
+        return out.float() if self._mixed else out
 
     def check_labels(self, y: np.ndarray | None, cause: BaseException | None = None) -> None:
         """SpecMismatch where codes are outside the classes."""

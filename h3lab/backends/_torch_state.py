@@ -37,35 +37,33 @@ class Randomness:
             torch.cuda.init()
             index = torch.cuda.current_device() if device.index is None else device.index
             self._generators.append(torch.cuda.default_generators[index])
-        self._own = [torch.Generator(g.device).manual_seed(seed).get_state() for g in self._generators]
-        self._outside: list[Tensor] = []
+        #: The states that are not in force: the training's own, or inside ``with`` the user's.
+        self._aside = [torch.Generator(g.device).manual_seed(seed).get_state() for g in self._generators]
 
-    def __enter__(self) -> None:
-        self._outside = [generator.get_state() for generator in self._generators]
-        for generator, state in zip(self._generators, self._own, strict=True):
-            generator.set_state(state)
+    def _swap(self, *_: object) -> None:
+        for number, generator in enumerate(self._generators):
+            state = generator.get_state()
+            generator.set_state(self._aside[number])
+            self._aside[number] = state
 
-    def __exit__(self, *_: object) -> None:
-        self._own = [generator.get_state() for generator in self._generators]
-        for generator, state in zip(self._generators, self._outside, strict=True):
-            generator.set_state(state)
+    __enter__ = __exit__ = _swap
 
     def fork(self, rank: int) -> None:
         """A stream of its own for a rank above 0: ranks that drop the same units out would not be independent."""
         if rank:
-            self._own = [
-                torch.Generator(g.device).manual_seed(zlib.crc32(bytes([*state.tolist()]), rank)).get_state()
-                for g, state in zip(self._generators, self._own, strict=True)
+            self._aside = [
+                torch.Generator(g.device).manual_seed(zlib.crc32(state.numpy().tobytes(), rank)).get_state()
+                for g, state in zip(self._generators, self._aside, strict=True)
             ]
 
     def state(self) -> list[np.ndarray]:
-        """A codec tree."""
-        return [state.numpy().copy() for state in self._own]
+        """A codec tree; outside ``with``."""
+        return [state.numpy().copy() for state in self._aside]
 
     def load_state(self, states: Iterable[np.ndarray]) -> None:
         # A snapshot of a CUDA training has a second stream, which a CPU does not draw from, and the other way round.
         given = [torch.from_numpy(np.array(state)) for state in states]
-        self._own = given[: len(self._own)] + self._own[len(given) :]
+        self._aside = given[: len(self._aside)] + self._aside[len(given) :]
 
 
 class Optimization:
@@ -97,6 +95,11 @@ class Optimization:
                 "ReduceLROnPlateau came as scheduler; it waits for a metric that a step does not have. End a training "
                 "without progress with patience=, or change the rate where you see the metric: run.set(lr=...)."
             )
+
+    def forget(self) -> None:
+        """Drop the last gradients; the optimizer's own zero_grad would take a hundredth of a small step."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def step(self, lr: float) -> None:
         """One update at this learning rate."""

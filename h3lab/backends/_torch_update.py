@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,7 @@ class Update:
         self._optimization: Optimization | None = None
         self._forward: Any = None
         self._ranks = Ranks()
+        self._here = rows.device.type == "cpu"
 
     def step(self, batch: Batch, settings: Settings) -> dict[str, Any]:
         """See :meth:`TorchModel.step`."""
@@ -50,10 +52,10 @@ class Update:
             optimization = self._ready(settings.lr)
             if not self._module.training:
                 self._module.train()
-            optimization.optimizer.zero_grad()
-            metrics: dict[str, Any] = self._ranks.sum(self._backward(batch, settings))
-            if self._rows.device.type == "cpu":
-                metrics = {name: value.item() for name, value in metrics.items()}
+            optimization.forget()
+            metrics = self._ranks.sum(self._backward(batch, settings))
+            if self._here:
+                metrics = {n: value if type(value) is float else value.item() for n, value in metrics.items()}
                 if not math.isfinite(metrics["loss"]):
                     return metrics
             if self._way.clip_norm is not None:
@@ -74,29 +76,33 @@ class Update:
                 self._forward = torch.compile(self._forward, **chosen)
         return self._optimization
 
-    def _backward(self, batch: Batch, settings: Settings) -> dict[str, Tensor]:
+    def _backward(self, batch: Batch, settings: Settings) -> dict[str, Any]:
         """Gradients of the batch's loss; and its metrics, this rank's share of them."""
-        rows = len(batch)
+        rows, count = len(batch), self._way.accumulate
         total = rows if batch.total is None else batch.total
-        count = max(min(self._way.accumulate, rows), 1)
-        sums: dict[str, Tensor] = {}
+        if count == 1:
+            return self._of_piece(batch, settings, total)
+        sums: dict[str, Any] = {}
+        count = max(min(count, rows), 1)
         for i in range(count):
-            piece = batch if count == 1 else batch.take(slice(rows * i // count, rows * (i + 1) // count))
+            piece = batch.take(slice(rows * i // count, rows * (i + 1) // count))
             with self._ranks.quiet(self._forward, last=i == count - 1):
-                parts = self._parts(piece, settings, total)
-                # DistributedDataParallel averages over the ranks what has to be a sum.
-                loss = parts["loss"]
-                (loss if self._ranks.size == 1 else loss * self._ranks.size).backward()
-            for name, value in parts.items():
-                value = value.detach()
-                sums[name] = sums[name] + value if name in sums else value
+                for name, value in self._of_piece(piece, settings, total).items():
+                    sums[name] = sums[name] + value if name in sums else value
         return sums
 
-    def _parts(self, batch: Batch, settings: Settings, total: int) -> dict[str, Tensor]:
+    def _of_piece(self, batch: Batch, settings: Settings, total: int) -> dict[str, Any]:
+        parts = self._parts(batch, settings, total)
+        loss = parts["loss"]
+        # DistributedDataParallel averages over the ranks what has to be a sum.
+        (loss if self._ranks.size == 1 else loss * self._ranks.size).backward()
+        return {name: value if type(value) is float else value.detach() for name, value in parts.items()}
+
+    def _parts(self, batch: Batch, settings: Settings, total: int) -> dict[str, Any]:
         if self._way.step is not None:
             return self._of_own_step(batch, total)
         rows = self._rows
-        if rows.device.type != "cpu":
+        if not self._here:
             rows.check_labels(batch.y)  # on a device a wrong label is an assertion that ends the process's CUDA
         y = rows.tensor(batch.y)
         outputs = rows.outputs(self._forward, batch.x)
@@ -108,7 +114,7 @@ class Update:
             rows.check_labels(batch.y, error)
             raise
         if y is not None and rows.spec.classes is not None:
-            parts["accuracy"] = (outputs.detach().argmax(1) == y).sum() / total
+            parts["accuracy"] = _correct(outputs.detach(), y) / total
         return parts
 
     def _of_own_step(self, batch: Batch, total: int) -> dict[str, Tensor]:
@@ -139,3 +145,10 @@ class Update:
         if saved is not None:
             self._optimization = Optimization(self._module, saved["lr"], self._way.optimizer, self._way.scheduler)
             self._optimization.load_state(saved)
+
+
+def _correct(outputs: Tensor, y: Tensor) -> Any:
+    if outputs.device.type != "cpu":
+        return (outputs.argmax(1) == y).sum()
+    # NumPy needs a quarter of the time of torch's three operations, which would be a twentieth of a small step.
+    return float(np.count_nonzero(outputs.numpy().argmax(1) == y.numpy()))
