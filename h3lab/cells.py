@@ -33,7 +33,7 @@ def as_table(rows: Any, needed: Sequence[str] | None = None, optional: Sequence[
     if isinstance(rows, pa.Table):
         wanted = _wanted(rows.column_names, needed, optional)
         return rows if wanted is None else rows.select(wanted)
-    if type(rows).__module__.partition(".")[0] == "pandas" and hasattr(rows, "columns"):
+    if hasattr(rows, "iloc") and hasattr(rows, "columns"):
         frame = rows.rename(columns=str)
         wanted = _wanted(list(frame.columns), needed, optional)
         return _from_pandas(frame if wanted is None else frame[wanted])
@@ -43,9 +43,12 @@ def as_table(rows: Any, needed: Sequence[str] | None = None, optional: Sequence[
     if isinstance(rows, Mapping):
         wanted = _wanted(list(rows), needed, optional)
         return _from_lists({str(name): rows[name] for name in (rows if wanted is None else wanted)})
+    if hasattr(rows, "__arrow_c_stream__"):  # polars, DuckDB and others
+        return as_table(pa.table(rows), needed, optional)
     raise UsageError(
         f"raw rows were expected, {_described(rows)} came. Pass a DataFrame, an Arrow table, a Source or a list of "
-        "dicts with the pipeline's columns; a bare array has no column names."
+        "dicts with the pipeline's columns. A bare array has no names, and serves only a pipeline that was fitted "
+        "on arrays (columns x0, x1, ...)."
     )
 
 
@@ -113,6 +116,8 @@ def check_columns(table: pa.Table, schema: pa.Schema, context: str) -> pa.Table:
         came = table.schema.field(position).type
         if kind(came) == "null":
             table = table.set_column(position, field.name, pa.nulls(len(table), field.type))
+        elif pa.types.is_integer(came) and pa.types.is_floating(field.type):
+            table = table.set_column(position, field.name, table.column(position).cast(field.type))
         elif kind(came) != kind(field.type):
             raise DataError(
                 f"column {field.name!r} is {came} in {context}; the pipeline was fitted on {field.type}. "
@@ -139,6 +144,11 @@ class Cells:
         """The columns."""
         return list(self.table.column_names)
 
+    @property
+    def kinds(self) -> list[str]:
+        """What each column is, as :func:`kind` says."""
+        return [kind(field.type) for field in self.table.schema]
+
     def column(self, index: int) -> Cells:
         """One of the columns, 1-D."""
         return Cells(self.table.select([index]), one=True)
@@ -148,44 +158,64 @@ class Cells:
         return ", ".join(f"{field.name!r} ({field.type})" for field in self.table.schema)
 
     def native(self) -> Any:
-        """What ColumnTransformer would give a worker: a Series, or a DataFrame; a column of fixed-size lists
-        (pixels, vectors) becomes an array (rows, size)."""
-        import pyarrow as pa
-
-        if self.one and pa.types.is_fixed_size_list(self.table.schema.field(0).type):
-            return self.array()
+        """What ColumnTransformer would give a worker: a Series, or a DataFrame."""
         if self.one:
             return self.table.column(0).to_pandas().rename(self.names[0])
-        if all(kind(field.type) == "number" and field.type == pa.float64() for field in self.table.schema):
+        types = set(self.table.schema.types)
+        if len(types) == 1 and str(types.pop()) in ("double", "float"):
             import pandas as pd
 
             return pd.DataFrame(self.array(), columns=self.names, copy=False)
         return self.table.to_pandas()
 
     def array(self) -> np.ndarray:
-        """Numbers as an array (rows, columns), or (rows,) for one column, (rows, size) for one of fixed-size lists;
-        nulls become NaN. DataError names what is no number."""
-        import pyarrow as pa
-
-        columns = [(field.name, field.type, self.table.column(i)) for i, field in enumerate(self.table.schema)]
-        if self.one and pa.types.is_fixed_size_list(columns[0][1]):
-            name, type_, column = columns[0]
-            if column.null_count:
-                raise DataError(f"column {name!r} has {column.null_count} rows without a list; fill or drop them.")
-            flat = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-            values = flat.flatten().to_numpy(zero_copy_only=False)
-            return np.asarray(values).reshape(len(flat), type_.list_size)
-        for name, type_, _ in columns:
-            if kind(type_) not in ("number", "bool", "null"):
-                raise DataError(f"column {name!r} is {type_}; numbers were expected here.")
-        arrays = [column.to_numpy() for _, _, column in columns]
+        """Numbers as an array (rows, columns), or (rows,) for one column; nulls become NaN, booleans 0 and 1.
+        DataError names what is no number."""
+        for field in self.table.schema:
+            if kind(field.type) not in ("number", "bool", "null"):
+                raise DataError(f"column {field.name!r} is {field.type}; numbers were expected here.")
+        arrays = [_numbers(column) for column in self.table.columns]
         if self.one:
-            return np.asarray(arrays[0])
-        dtype = np.result_type(*{array.dtype for array in arrays}) if arrays else np.float64
-        out = np.empty((self.table.num_rows, len(arrays)), dtype)
+            return arrays[0]
+        out = np.empty((self.table.num_rows, len(arrays)), np.result_type(*{array.dtype for array in arrays}))
         for position, array in enumerate(arrays):
             out[:, position] = array
         return out
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    import pyarrow.types as t
+
+    plain = column.cast(column.type.value_type) if t.is_dictionary(column.type) else column
+    if t.is_boolean(plain.type):
+        plain = plain.cast("uint8")
+    elif t.is_decimal(plain.type) or t.is_null(plain.type):
+        plain = plain.cast("float64")
+    return np.asarray(plain.to_numpy())
+
+
+def vectors(table: pa.Table, name: str) -> np.ndarray:
+    """A column of lists of one length (pixels, embeddings) as an array (rows, length)."""
+    import pyarrow.compute as pc
+    import pyarrow.types as t
+
+    column = table.column(name)
+    if column.null_count:
+        raise DataError(f"column {name!r} has {column.null_count} rows without a list; fill them, or leave them out.")
+    size = column.type.list_size if t.is_fixed_size_list(column.type) else pc.max(pc.list_value_length(column)).as_py()
+    flat = pc.list_flatten(column)
+    if len(flat) != len(column) * (size or 0):
+        raise DataError(f"column {name!r} has lists of different lengths, up to {size}; rows of one shape are needed.")
+    return _numbers(flat).reshape(len(column), size or 0)
+
+
+def select(table: pa.Table, columns: str | Sequence[str]) -> Any:
+    """Columns as a worker gets them: Cells, or for one column of lists its array (rows, length)."""
+    if not isinstance(columns, str):
+        return Cells(table.select(list(columns)))
+    if kind(table.schema.field(columns).type) == "list":
+        return vectors(table, columns)
+    return Cells(table.select([columns]), one=True)
 
 
 def native(x: Any) -> Any:

@@ -5,9 +5,12 @@ It knows what a saved pipeline holds; whom it trusts is said in ``trust``.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from h3lab import trust
 from h3lab.errors import DamagedData, ModelError
@@ -37,7 +40,7 @@ def to_document(pipeline: Pipeline) -> dict[str, Any]:
             "names": {name: list(names) for name, names in state.names.items()},
             "how": state.how,
             "fingerprint": state.fingerprint,
-            "stages": {name: _saved([list(s) for s in stages], name) for name, stages in state.stages.items()},
+            "stages": {name: _saved_stages(stages, name) for name, stages in state.stages.items()},
         }
     return document
 
@@ -57,7 +60,7 @@ def from_document(tree: Mapping[str, Any], types: Iterable[Any] = ()) -> Pipelin
     if "fitted" not in tree:
         return pipeline
     f = tree["fitted"]
-    stages = {name: tuple(tuple(stage) for stage in _loaded(s, name, types)) for name, s in f["stages"].items()}
+    stages = {name: _loaded_stages(saved, name, types) for name, saved in f["stages"].items()}
     schema = pa.ipc.read_schema(pa.py_buffer(f["schema"]))
     spec = Spec.from_json(json.loads(f["spec"]))
     return pipeline.with_fitted(Fitted(spec, schema, stages, f["names"], f["how"], f["fingerprint"]))
@@ -66,6 +69,32 @@ def from_document(tree: Mapping[str, Any], types: Iterable[Any] = ()) -> Pipelin
 def types_of(pipeline: Pipeline) -> list[Any]:
     """Classes and functions of the user's own in a pipeline, which :func:`from_document` must be given."""
     return trust.types_in([list(block.workers) for block in pipeline.preprocessors])
+
+
+def _saved_stages(stages: Any, block: str) -> dict[str, Any]:
+    """Fitted workers. Vocabularies are saved beside them, as one text: skops writes a file entry a word, in seconds."""
+    bare: list[list[Any]] = []
+    words = {}
+    for place, stage in enumerate(stages):
+        bare.append([])
+        for number, worker in enumerate(stage):
+            known = getattr(worker, "vocabulary_", None)
+            if isinstance(known, dict) and known and all(type(word) is str and "\n" not in word for word in known):
+                worker = copy.copy(worker)
+                del worker.vocabulary_
+                positions = np.fromiter(known.values(), np.int64, len(known))
+                words[f"{place}.{number}"] = {"words": "\n".join(known).encode(), "positions": positions}
+            bare[-1].append(worker)
+    return _saved(bare, block) | {"vocabularies": words}
+
+
+def _loaded_stages(saved: Mapping[str, Any], block: str, types: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...]:
+    stages = _loaded(saved, block, types)
+    for where, found in saved["vocabularies"].items():
+        place, number = map(int, where.split("."))
+        words = found["words"].decode().split("\n")
+        stages[place][number].vocabulary_ = dict(zip(words, found["positions"].tolist(), strict=True))
+    return tuple(tuple(stage) for stage in stages)
 
 
 def _saved(workers: Any, block: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from h3lab.executor import Executor
 from h3lab.fingerprints import fingerprint
 from h3lab.growing import Growing
 from h3lab.labels import Labels, null_labels
-from h3lab.passes import ColumnFit, Job, Look, fit_column, look, read
+from h3lab.passes import ColumnFit, Job, Look, fit_column, labelled_rows, look, read
 from h3lab.pipeline import Fitted, Pipeline
 from h3lab.spec import Block, Spec
 from h3lab.workroom import Shared
@@ -179,15 +179,18 @@ def _superseded(job: Job, saved: dict[str, tuple[int, int, Any]]) -> dict[str, t
 
 
 def first_rows(job: Job) -> pa.Table:
-    """A few rows of the first part that has any; DataError for an empty source."""
+    """A few rows with a label, all columns; DataError for an empty source."""
+    table, _ = labelled_rows(job, job.source.first(HEAD_ROWS))
     dropped = 0
-    for part in job.parts:
+    for part in job.parts if not table.num_rows else ():
         table, _, left = read(job, part)
         dropped += left
         if table.num_rows:
-            return table.slice(0, HEAD_ROWS)
-    why = f" All of its {dropped} rows miss the label {job.pipeline.label!r}." if dropped else ""
-    raise DataError(f"the source has no rows, so there is nothing to learn from or to prepare.{why}")
+            break
+    if not table.num_rows:
+        why = f" All of its {dropped} rows miss the label {job.pipeline.label!r}." if dropped else ""
+        raise DataError(f"the source has no rows, so there is nothing to learn from or to prepare.{why}")
+    return table.slice(0, HEAD_ROWS)
 
 
 def check_rows(job: Job, gathered: Gathered) -> Labels | None:

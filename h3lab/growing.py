@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from h3lab import chain, worlds
-from h3lab.cells import native
+from h3lab.cells import Cells, native
+from h3lab.errors import DataError
 from h3lab.fingerprints import fingerprint
 from h3lab.passes import Pending
 from h3lab.preprocessor import Preprocessor
@@ -46,6 +47,8 @@ class Growing:
             given = chain.inputs_of(worker, self.x)
             clones = tuple(self._clone(worker, place, number) for number in range(len(given)))
             how = learns(clones, given)
+            for one, x in zip(clones, given, strict=True):
+                check_kinds(one, x, self.where)
             self.how.append(self._described(clones, place, how))
             if how in ("merged", "streamed", "column"):
                 self.pending = Pending(clones, how == "merged")
@@ -63,7 +66,10 @@ class Growing:
 
     def _clone(self, worker: Any, place: int, number: int) -> Any:
         from sklearn.base import clone
+        from sklearn.frozen import FrozenEstimator
 
+        if isinstance(worker, FrozenEstimator):
+            return worker  # a clone of a frozen one is itself, and it stays as it is
         fresh = clone(worker)
         for name, value in sorted(fresh.get_params(deep=True).items()):
             if value is None and (name == "random_state" or name.endswith("__random_state")):
@@ -76,6 +82,8 @@ class Growing:
         found |= {"how": how, "clones": len(clones), "columns": self.block.names if place == 0 else []}
         if how == "merged":
             found["bound"] = worlds.load("h3lab.workers:mergeable")(clones[0]).bound
+        if sees_labels(clones[0]):
+            found["labels"] = True
         states = {k: v for k, v in clones[0].get_params(deep=True).items() if k.endswith("random_state")}
         if states:
             found["random_state"] = {k: v if isinstance(v, int) else repr(v) for k, v in states.items()}
@@ -96,3 +104,31 @@ def learns(clones: chain.Stage, given: Sequence[Any]) -> str:
     if family is not None and all(family.takes(worker, x) for x in given):
         return "merged"
     return "streamed" if family is None and hasattr(worker, "partial_fit") else "column"
+
+
+def check_kinds(worker: Any, x: Any, where: str) -> None:
+    """DataError where a worker that takes numbers alone is given text, before a pass over all rows finds out."""
+    from sklearn.utils import get_tags
+
+    if not isinstance(x, Cells) or not type(worker).__module__.startswith("sklearn."):
+        return
+    tags = get_tags(worker)
+    expected = "text" if chain.takes_text(worker) else "numbers"
+    anything = tags.no_validation or tags.input_tags.categorical or tags.input_tags.string or tags.input_tags.dict
+    if expected == "numbers" and (anything or getattr(worker, "strategy", None) in ("most_frequent", "constant")):
+        return
+    fitting = ("text", "null") if expected == "text" else ("number", "bool", "null")
+    for name, found, type_ in zip(x.names, x.kinds, x.table.schema.types, strict=True):
+        if found not in fitting:
+            raise DataError(
+                f"{where}, worker {chain.name_of(worker)}: column {name!r} is {type_}, and {expected} are expected. "
+                "Give this column to a block of its own, or convert it in the source."
+            )
+
+
+def sees_labels(worker: Any) -> bool:
+    """Whether a worker learns from the labels, so that rows it was fitted on cannot be held out afterwards."""
+    from sklearn.utils import get_tags
+
+    # Selectors by a score do not say so in their tags, because their score may be a function of the columns alone.
+    return bool(get_tags(worker).target_tags.required) or hasattr(worker, "score_func")

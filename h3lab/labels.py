@@ -62,6 +62,8 @@ class Labels:
             return "regression", None
         if task is None and self.type.startswith("decimal"):
             return "regression", None
+        if not all(isinstance(value, str | bool | int | float) for value in self.counts):
+            raise DataError(f"the label {name!r} is {self.type}; classes are text, booleans or numbers.")
         labels = tuple(sorted(self.counts))
         if not labels:
             raise DataError(f"the label column {name!r} has no value in {self.rows} rows.")

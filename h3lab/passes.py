@@ -81,12 +81,18 @@ def read(job: Job, part: Part) -> tuple[pa.Table, np.ndarray, int]:
     raw = [name for block in pipeline.preprocessors if block.name not in job.saved for name in block.names]
     names = list(dict.fromkeys([*raw, *extra])) or pipeline.columns[:1]
     table = job.source.read(part, names)
+    left, kept_rows = labelled_rows(job, table)
     keys = job.source.keys(part, table)
-    if pipeline.label is None or pipeline.label not in table.column_names or not job.drop:
-        return table, keys, 0
-    mask = present(table.column(pipeline.label))
-    left = table.filter(mask)
-    return left, keys[mask.to_numpy()], table.num_rows - left.num_rows
+    return left, keys if kept_rows is None else keys[kept_rows], table.num_rows - left.num_rows
+
+
+def labelled_rows(job: Job, table: pa.Table) -> tuple[pa.Table, np.ndarray | None]:
+    """The rows that have a label where the others are to be left out, and which they are (None: all)."""
+    label = job.pipeline.label
+    if label is None or label not in table.column_names or not job.drop:
+        return table, None
+    mask = present(table.column(label))
+    return table.filter(mask), mask.to_numpy()
 
 
 def climb(job: Job, block: Any, table: pa.Table, part: Part) -> tuple[int, list[Any]]:

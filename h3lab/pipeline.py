@@ -6,13 +6,14 @@ It knows how rows become batches once it is fitted; it does not know how it is f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from h3lab import chain, portrait
+from h3lab import chain, portrait, worlds
 from h3lab.batch import Batch
 from h3lab.cells import Cells, as_table, check_columns
 from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError
@@ -124,10 +125,20 @@ class Pipeline:
 
     def transform(self, rows: Any) -> Batch:
         """Raw rows → a Batch. ``rows``: a DataFrame, Arrow table, Source, list of dicts. The label column may be
-        absent. Errors name columns that are missing, misspelt or of another type."""
+        absent. Where the pipeline was fitted on arrays, an array (rows, ...). Errors name columns that are missing,
+        misspelt or of another type."""
         state = self.state
+        if isinstance(rows, np.ndarray) and self.takes_arrays:
+            rows = worlds.load("h3lab.sources:read")(rows)
         table = as_table(rows, state.schema.names, [*filter(None, (self.label, self.weight))])
+        if not table.num_rows:
+            raise DataError("no rows came; at least one was expected.")
         return self.batch(table)
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether its columns are those of a bare array: x0, x1, ..., or x for one of more dimensions."""
+        return all(re.fullmatch(r"x\d*", name) for name in self.columns)
 
     def batch(self, table: pa.Table) -> Batch:
         """One table of raw rows, as it is when prepared."""

@@ -5,10 +5,11 @@ It knows what is checked first and in which order things happen; passes over par
 
 from __future__ import annotations
 
+import fcntl
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from h3lab.errors import DataError, StorageError, UnknownName, UsageError
 from h3lab.executor import Executor, Here
 from h3lab.feed import Feed
 from h3lab.fitting import Progress, fit
+from h3lab.landed import in_memory, land
 from h3lab.passes import Job, write
 from h3lab.pipeline import Pipeline
 from h3lab.rows import Rows
@@ -55,7 +57,10 @@ def prepare(
         return _opened(store, found, pipeline if pipeline.fitted else None)
     executor = executor or Here()
     show = progress or (lambda what, done, total: None)
-    with _room(None if store is None else store.folder) as folder:
+    with _alone(store), _room(store) as folder:
+        if not isinstance(executor, Here) and in_memory(source.describe()):
+            told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
+            source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
         job = Job(pipeline, source, parts, _schema(pipeline, source), folder, on_null_label == "drop", {})
         return _prepared(job, store, executor, show, on_null_label)
 
@@ -122,6 +127,12 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
     if on_null_label not in ("error", "drop"):
         raise UnknownName("on_null_label", on_null_label, ["error", "drop"])
     known = source.schema.names
+    for block in pipeline.preprocessors:
+        if block.source is not None:
+            raise UsageError(
+                f"block {block.name!r} has a source of its own, {block.source!r}. Blocks from several sources are not "
+                "joined yet; join them into one table first."
+            )
     told = [] if pipeline.fitted else [name for name in (pipeline.label, pipeline.weight) if name]
     for block in pipeline.preprocessors:
         for name in block.names:
@@ -138,12 +149,22 @@ def _schema(pipeline: Pipeline, source: Source) -> Any:
     return pa.schema([source.schema.field(name).remove_metadata() for name in pipeline.columns])
 
 
+def _room(store: Any) -> AbstractContextManager[Path]:
+    return workroom(Path(tempfile.gettempdir()) if store is None else store.folder)
+
+
 @contextmanager
-def _room(parent: Path | None) -> Iterator[Path]:
-    if parent is None:
-        parent = Path(tempfile.gettempdir())
-    try:
-        with workroom(parent) as folder:
-            yield folder
-    except FileNotFoundError as error:
-        raise StorageError(f"a file of this preparation has vanished: {error}") from error
+def _alone(store: Any) -> Iterator[None]:
+    """One preparation a folder at a time: two would remove each other's parts as nobody's."""
+    if store is None:
+        yield
+        return
+    store.folder.mkdir(parents=True, exist_ok=True)
+    with open(store.folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"another process is preparing into {store.folder}. Wait until it has ended, or give another folder."
+            ) from error
+        yield

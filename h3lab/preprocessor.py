@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from h3lab import portrait
-from h3lab.cells import Cells
+from h3lab.cells import select
 from h3lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Preprocessor:
         """The columns as a list."""
         return [self.columns] if isinstance(self.columns, str) else list(self.columns)
 
-    def cells(self, table: pa.Table) -> Cells:
-        """This block's columns of a table."""
-        return Cells(table.select(self.names), one=isinstance(self.columns, str))
+    def cells(self, table: pa.Table) -> Any:
+        """This block's columns of a table, as its first worker gets them."""
+        return select(table, self.columns)
 
     def __repr__(self) -> str:
         code, remark = portrait.block_text(self)

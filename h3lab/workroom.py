@@ -25,7 +25,7 @@ from h3lab.cells import Cells
 from h3lab.errors import StorageError
 from h3lab.home import replace_file
 
-PREFIX = ".work-"
+PREFIX = ".h3lab-work-"
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells, kind
+from h3lab.cells import Cells
 from h3lab.errors import DataError
 from h3lab.mergeable import Plain
 from h3lab.workers import standins
 
 #: Kinds of columns whose values a state can carry and an encoder can sort.
-KINDS = ("text", "number", "bool")
+KINDS = {"text", "number", "bool"}
 
 
 class Categories(Plain):
@@ -27,7 +27,7 @@ class Categories(Plain):
         """Raw columns of text, numbers or booleans, without rare categories, whose counts only a whole column has."""
         if getattr(worker, "min_frequency", None) is not None or getattr(worker, "max_categories", None) is not None:
             return False
-        return isinstance(x, Cells) and not x.one and all(kind(field.type) in KINDS for field in x.table.schema)
+        return isinstance(x, Cells) and not x.one and set(x.kinds) <= KINDS
 
     def partial(self, worker: Any, x: Cells) -> list[list[Any]]:
         """The distinct values of each column; None for a missing one."""
@@ -110,7 +110,7 @@ def _encoded(x: Cells, position: int) -> tuple[list[Any], np.ndarray]:
 
 def _has_rare(worker: Any, x: Any) -> bool:
     # Rare categories change how a worker is fitted, not how it encodes a value.
-    return isinstance(x, Cells) and not x.one and all(kind(field.type) in KINDS for field in x.table.schema)
+    return isinstance(x, Cells) and not x.one and set(x.kinds) <= KINDS
 
 
 def _widths(worker: Any) -> list[int]:

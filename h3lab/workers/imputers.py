@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells, kind, matrix
+from h3lab.cells import Cells, matrix
 from h3lab.mergeable import Plain
 from h3lab.workers import standins
 from h3lab.workers.encoders import KINDS
@@ -28,8 +28,8 @@ class Simple(Plain):
             return False
         if worker.strategy == "mean":
             return standins.is_numeric(x)
-        kinds = [kind(field.type) for field in x.table.schema] if isinstance(x, Cells) and not x.one else ["other"]
-        return worker.strategy in ("most_frequent", "constant") and all(found in KINDS for found in kinds)
+        raw = isinstance(x, Cells) and not x.one and set(x.kinds) <= KINDS
+        return bool(raw and worker.strategy in ("most_frequent", "constant"))
 
     def partial(self, worker: Any, x: Any) -> State:
         """Rows and missing values by column, with moments or counted values."""
@@ -65,7 +65,7 @@ class Simple(Plain):
         """Fitted on two rows: what fills each column, and a gap where the column has one."""
         gaps, empty = state["count"] < state["rows"], state["count"] == 0
         if worker.strategy == "mean":
-            first = np.where(empty, np.nan, state["mean"])
+            first = np.where(empty, np.nan, state["mean"] + state["low"])
             dtype = matrix(x).dtype if matrix(x).dtype == np.float32 else np.float64
             rows: Any = standins.numbers(x, np.stack([first, np.where(gaps, np.nan, first)]).astype(dtype))
         else:

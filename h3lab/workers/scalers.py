@@ -20,7 +20,8 @@ State = dict[str, Any]
 
 
 def moments(x: Any) -> State:
-    """(columns,) ``count`` of values that are not NaN, their ``mean``, and ``m2``, the sum of squared differences."""
+    """(columns,) ``count`` of values that are not NaN, their mean in two pieces, ``mean`` + ``low``, and ``m2``, the
+    sum of squared differences from it."""
     if hasattr(x, "indptr"):
         return _sparse_moments(x)
     x = np.asarray(x, dtype=np.float64)
@@ -33,10 +34,11 @@ def moments(x: Any) -> State:
         count = np.asarray((~missing).sum(axis=0), dtype=np.int64)
         mean = np.where(missing, 0.0, x).sum(axis=0) / np.maximum(count, 1)
         rest = np.where(missing, 0.0, x - mean)
-    # Two passes, corrected by what is left of the sum: the first mean is wrong in its last digits.
-    left = rest.sum(axis=0) / np.maximum(count, 1)
-    m2 = np.einsum("ij,ij->j", rest, rest) - count * left**2
-    return {"count": count, "mean": mean + left, "m2": np.maximum(m2, 0.0)}
+    # One float cannot hold a mean of 1e6 to the precision of a deviation of 1e-3, and differences of means are what is
+    # merged. The differences to the rounded mean are exact, so what is left of their sum is its missing digits.
+    low = rest.sum(axis=0) / np.maximum(count, 1)
+    m2 = np.einsum("ij,ij->j", rest, rest) - count * low**2
+    return {"count": count, "mean": mean, "low": low, "m2": np.maximum(m2, 0.0)}
 
 
 def _sparse_moments(x: Any) -> State:
@@ -48,7 +50,8 @@ def _sparse_moments(x: Any) -> State:
     mean = np.bincount(indices_there, there, minlength=columns) / np.maximum(count, 1)
     stored = np.bincount(indices_there, minlength=columns)
     m2 = np.bincount(indices_there, (there - mean[indices_there]) ** 2, minlength=columns)
-    return {"count": count.astype(np.int64), "mean": mean, "m2": m2 + (count - stored) * mean**2}
+    m2 += (count - stored) * mean**2
+    return {"count": count.astype(np.int64), "mean": mean, "low": np.zeros(columns), "m2": m2}
 
 
 def merged(states: Sequence[State]) -> State:
@@ -57,9 +60,11 @@ def merged(states: Sequence[State]) -> State:
     for state in states[1:]:
         count = total["count"] + state["count"]
         share = state["count"] / np.maximum(count, 1)
-        delta = state["mean"] - total["mean"]
+        mean = np.where(total["count"] > 0, total["mean"], state["mean"])
+        low = np.where(total["count"] > 0, total["low"], state["low"])
+        delta = (state["mean"] - mean) + (state["low"] - low)
         m2 = total["m2"] + state["m2"] + delta**2 * total["count"] * share
-        total = {"count": count, "mean": total["mean"] + delta * share, "m2": m2}
+        total = {"count": count, "mean": mean, "low": low + delta * share, "m2": m2}
     return total
 
 
@@ -83,7 +88,7 @@ class Standard(Plain):
     def finish(self, worker: Any, state: State, x: Any) -> None:
         """mean_, var_, scale_ and n_samples_seen_ as StandardScaler.fit leaves them."""
         worker.fit(standins.numbers(x, np.zeros((2, x.shape[1]), _float_type(x))) if not hasattr(x, "indptr") else x)
-        count, mean = state["count"], np.where(state["count"] > 0, state["mean"], np.nan)
+        count, mean = state["count"], np.where(state["count"] > 0, state["mean"] + state["low"], np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             var = state["m2"] / count
         worker.n_samples_seen_ = count[0] if (count == count[0]).all() else count

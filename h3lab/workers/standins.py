@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells, kind
+from h3lab.cells import Cells
 
 
 def numbers(x: Any, rows: np.ndarray) -> Any:
@@ -51,6 +51,6 @@ def is_nan(value: Any) -> bool:
 def is_numeric(x: Any) -> bool:
     """Whether an input is numbers throughout, as rows of two dimensions."""
     if isinstance(x, Cells):
-        return not x.one and all(kind(field.type) in ("number", "bool", "null") for field in x.table.schema)
+        return not x.one and set(x.kinds) <= {"number", "bool", "null"}
     dtypes = list(x.dtypes) if hasattr(x, "dtypes") else [x.dtype]
     return len(x.shape) == 2 and all(getattr(dtype, "kind", "O") in "biuf" for dtype in dtypes)

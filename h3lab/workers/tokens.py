@@ -26,38 +26,42 @@ def tokenized(text: pa.Array, lowercase: bool) -> tuple[pa.ChunkedArray, np.ndar
     import pyarrow as pa
 
     text = text.cast(pa.large_string())
-    ends = np.frombuffer(text.buffers()[1], np.int64)[text.offset + 1 : text.offset + 1 + len(text)]
-    tokens, counts, start = [], [], 0
+    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
+    tokens, counts, start = [], [np.zeros(0, np.int64)], 0
     while start < len(text):
-        before = ends[start - 1] if start else np.frombuffer(text.buffers()[1], np.int64)[text.offset]
-        stop = max(start + 1, int(np.searchsorted(ends, before + SLICE_BYTES, side="right")))
-        found, count = _tokenized(text.slice(start, stop - start), lowercase)
+        stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + SLICE_BYTES, side="right")) - 1)
+        data = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[start] : offsets[stop]]
+        bounds = offsets[start : stop + 1] - offsets[start]
+        if lowercase:
+            data, bounds = _lowered(data, bounds)
+        found, count = _runs(data, bounds)
         tokens.append(found)
         counts.append(count)
         start = stop
-    return pa.chunked_array(tokens, pa.string()), np.concatenate(counts) if counts else np.zeros(0, np.int64)
+    return pa.chunked_array(tokens, pa.string()), np.concatenate(counts)
 
 
-def lowered(text: pa.Array) -> pa.Array:
-    """``str.lower`` of each row; Arrow's own differs from it outside ASCII (final sigma, dotted I)."""
+def _lowered(data: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``str.lower`` of rows of UTF-8. Arrow's own differs outside ASCII (final sigma, dotted I), and inside it reads
+    the wrong bytes of a slice (26.0)."""
+    if not len(data) or data.max() < 128:
+        return _ASCII_LOWER[data], bounds
+    joined = data.tobytes()
+    rows = [
+        joined[a:b].decode().lower().encode() for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+    bounds = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=bounds[1:])
+    return np.frombuffer(b"".join(rows), np.uint8), bounds
+
+
+_ASCII_LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8)
+
+
+def _runs(data: np.ndarray, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """The runs of word characters in rows of UTF-8, and how many each row has."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    ascii_ = pc.string_is_ascii(text)
-    low = pc.ascii_lower(text)
-    if pc.all(ascii_, min_count=0).as_py():
-        return low
-    others = pa.array([row.lower() for row in text.filter(pc.invert(ascii_)).to_pylist()], low.type)
-    return pc.replace_with_mask(low, pc.invert(ascii_), others)
-
-
-def _tokenized(text: pa.Array, lowercase: bool) -> tuple[pa.Array, np.ndarray]:
-    import pyarrow as pa
-
-    text = lowered(text) if lowercase else text
-    offsets = np.frombuffer(text.buffers()[1], np.int64)[text.offset : text.offset + len(text) + 1]
-    data = np.frombuffer(text.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
-    offsets = offsets - offsets[0]
     word, characters = _words(data)
     # A boundary before each byte and after the last; a row's ends are boundaries whatever stands in the next row.
     begins, ends = np.ones(len(data) + 1, bool), np.ones(len(data) + 1, bool)
