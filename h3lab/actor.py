@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from h3lab import arrays, estimator, intake, validation, worlds
-from h3lab.errors import NotFittedError, UsageError
+from h3lab.errors import UsageError
 from h3lab.feed import Feed
 from h3lab.model import Model
 from h3lab.options import Options
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 def _classifies(actor: Actor) -> bool:
     if actor.task == "regression":
         raise AttributeError(f"actor {actor.name!r} is a regression: it has predictions, and no probabilities.")
+    return True
+
+
+def _knows_probabilities(actor: Actor) -> bool:
+    model = actor.model_ if hasattr(actor, "model_") else worlds.wrap(actor.model)
+    if _classifies(actor) and not model.capabilities.probabilities:
+        raise AttributeError(
+            f"actor {actor.name!r} has a model with margins and no probabilities; take one that has them, for example "
+            "CalibratedClassifierCV around the estimator, or use decision_function."
+        )
     return True
 
 
@@ -132,7 +142,7 @@ class Actor(BaseEstimator):
         """(rows,) labels as they stood in the source, or predictions; (rows, targets) where there are several."""
         return validation.predictions(self.logits(X), self.spec_)
 
-    @available_if(_classifies)
+    @available_if(_knows_probabilities)
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, classes) probabilities, columns as in ``classes_``."""
         return validation.probabilities(self.logits(X))
@@ -207,9 +217,21 @@ class Actor(BaseEstimator):
             raise UsageError("there is nothing to compare the answers with: pass y, or rows with the label's column.")
         return logits, self.spec_.encode(y) if truth else None, weight
 
-    def _check_learned(self) -> None:
+    @property
+    def learned(self) -> bool:
+        """Whether it can answer. A native model that came fitted is taken in here, with what it tells of its data."""
         if not hasattr(self, "model_"):
-            raise NotFittedError(
+            model = worlds.wrap(self.model)
+            spec = getattr(model, "spec", None)
+            if spec is None:
+                return False
+            model.build(spec, self.seed)
+            self.adopt(model, spec, self.pipeline if self.pipeline is not None and self.pipeline.fitted else None)
+        return True
+
+    def _check_learned(self) -> None:
+        if not self.learned:
+            raise estimator.NotLearned(
                 f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed)."
             )
 

@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sklearn import exceptions
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
-from h3lab.errors import UsageError
+from h3lab.errors import NotFittedError, UsageError
 from h3lab.spec import Task
+
+
+class NotLearned(NotFittedError, exceptions.NotFittedError):
+    """What scikit-learn expects an estimator to raise, in h3lab's tree."""
+
 
 _TASKS: dict[str | None, Task] = {"classifier": "classification", "regressor": "regression"}
 
@@ -37,6 +43,8 @@ def complete(tags: Tags, model: Any, task: Task | None) -> Tags:
     if task == "classification":
         tags.estimator_type = "classifier"
         tags.classifier_tags, tags.regressor_tags = tags.classifier_tags or ClassifierTags(), None
+        # A feed has one label a row, whatever the estimator inside could do.
+        tags.classifier_tags.multi_label = tags.target_tags.multi_output = False
     elif task == "regression":
         tags.estimator_type = "regressor"
         tags.classifier_tags, tags.regressor_tags = None, tags.regressor_tags or RegressorTags()
@@ -48,7 +56,7 @@ def checked(actor: Any, X: Any, y: Any, sample_weight: Any = None, reset: bool =
     NaN; ``reset`` remembers columns and their names in the actor. A dict of blocks passes."""
     if y is None:
         raise UsageError("this actor requires y to be passed, but the target y is None.")
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "tocsr"):
         return X, y, sample_weight
     X = array(actor, X, reset)
     if len(getattr(y, "shape", ())) == 2 and y.shape[1] == 1:

@@ -14,10 +14,11 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.batch import Batch
-from h3lab.errors import DataError, NotFittedError, SpecMismatch, UsageError
+from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UsageError
 from h3lab.feed import Feed
 from h3lab.fingerprints import fingerprint
 from h3lab.home import replace_file, room
+from h3lab.model import Model
 from h3lab.rows import Rows
 from h3lab.source import Source
 from h3lab.spec import Spec
@@ -94,21 +95,21 @@ class _Parts(Sequence[Batch]):
 
 
 def _identity(teacher: Any) -> Any:
-    model = getattr(teacher, "model_", None)
-    if model is not None:
+    if getattr(teacher, "learned", False):
         pipeline = teacher.pipeline_
-        return ["actor", model.parameters(), None if pipeline is None else pipeline.fingerprint]
+        return ["actor", teacher.model_.parameters(), None if pipeline is None else pipeline.fingerprint]
     return ["native", teacher]
 
 
 def _ask(teacher: Any, feed: Feed, clip: float, source: Any) -> np.ndarray:
-    if hasattr(teacher, "model_"):
+    if getattr(teacher, "learned", False):
         return _ask_actor(teacher, feed, source)
     if hasattr(teacher, "get_params") and hasattr(teacher, "pipeline"):
         raise NotFittedError(f"the teacher {teacher.name!r} has not learned anything yet. Train it first, then distil.")
     if worlds.wraps(teacher):
         model = worlds.wrap(teacher)
         model.build(feed.spec, 0)
+        _check_probabilities(model, f"the teacher {model!r}")
         return logits_of(model, feed)
     if callable(teacher):
         return _over_raw_rows(lambda rows: _asked(teacher, rows, feed.spec, clip), feed, source)
@@ -125,11 +126,20 @@ def _ask_actor(teacher: Any, feed: Feed, source: Any) -> np.ndarray:
             f"the teacher {teacher.name!r} knows {spec} {spec.labels or ''}, the feed has {feed.spec} "
             f"{feed.spec.labels or ''}. A teacher teaches the classes that it knows itself."
         )
+    _check_probabilities(teacher.model_, f"the teacher {teacher.name!r}")
     mine, theirs = teacher.pipeline_, feed.pipeline
     if mine is None or (theirs is not None and mine.fingerprint == theirs.fingerprint):
         check_same(feed, spec, "the feed")
         return logits_of(teacher.model_, feed)
     return _over_raw_rows(teacher.logits, feed, source)
+
+
+def _check_probabilities(model: Model, what: str) -> None:
+    if not model.capabilities.probabilities:
+        raise ModelError(
+            f"{what} has margins and no probabilities, so it has nothing to teach but its choices. Train one that has "
+            "them, for example CalibratedClassifierCV around the estimator."
+        )
 
 
 def _over_raw_rows(ask: Callable[[Any], np.ndarray], feed: Feed, source: Any) -> np.ndarray:

@@ -285,6 +285,6 @@ class Training:
 
 def _parameters(start: Any) -> dict[str, np.ndarray]:
     actor = getattr(start, "actor", start)
-    if not hasattr(actor, "model_"):
+    if not getattr(actor, "learned", False):
         raise UsageError(f"start={start!r} came; expected an actor that has learned, or a run.")
     return dict(actor.model_.parameters())
