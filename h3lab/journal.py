@@ -87,8 +87,9 @@ class News:
         return bool(self.records or self.events)
 
 
-def read(folder: Path, cursor: Cursor = Cursor()) -> News:
-    """All whole lines after ``cursor``; the news' own cursor continues from there."""
+def read(folder: Path, cursor: Cursor = Cursor(), limit: int = -1) -> News:
+    """All whole lines after ``cursor``; the news' own cursor continues from there. With a ``limit`` at most so many
+    bytes of one segment are read: as long as the news are true there may be more."""
     news = News(cursor=cursor)
     for path in sorted(folder.glob("*.jsonl")):
         attempt = int(path.stem)
@@ -97,12 +98,14 @@ def read(folder: Path, cursor: Cursor = Cursor()) -> News:
         offset = cursor.offset if attempt == cursor.attempt else 0
         with open(path, "rb") as file:
             file.seek(offset)
-            data = file.read()
+            data = file.read(limit)
         end = data.rfind(b"\n") + 1
         for line in data[:end].splitlines():
             _apply(line, news)
         if end or attempt > cursor.attempt:
             news.cursor = Cursor(attempt, offset + end)
+        if len(data) == limit:
+            break
     return news
 
 

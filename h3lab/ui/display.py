@@ -1,0 +1,157 @@
+"""A run in the output of a cell: where its card is mounted, and beside it the picture that stays when nothing is alive.
+
+Two outputs a display. The first is an empty element in which a page with a kernel mounts the card; the second is the
+static picture, hidden by the card's style sheet while there is a card, and kept up to date under its display id. A
+widget's view is not used: a notebook that is opened without its kernel shows "model not found" in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextvars
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from h3lab.ui.follower import Follower, follow
+from h3lab.ui.headline import ended, line
+
+#: While a page looks on, the picture in the notebook is at most so old; each costs 0.1 s of this process.
+PICTURE_SECONDS = 60.0
+#: The first one comes when the curve has a shape, and Matplotlib's import disturbs nobody.
+FIRST_SECONDS = 5.0
+
+log = logging.getLogger("h3lab.ui")
+
+
+class Exhibit:
+    """All displays of one run (or of several in one figure) in this kernel: one panel, one picture under many ids."""
+
+    def __init__(self, *runs: Any) -> None:
+        from h3lab.ui.panel import Panel
+
+        self.runs = runs
+        self.panel = Panel(*runs)
+        self.cells: set[str] = set()
+        self.ids: list[str] = []
+        self._context = contextvars.copy_context()
+        self._due = time.monotonic() + FIRST_SECONDS
+        self._over = False
+        self._drawing = threading.Lock()
+        self.followers: list[Follower] = [follow(run.folder) for run in runs]
+        for follower in self.followers:
+            follower.join(self)
+
+    watching = False
+
+    def news(self, follower: Follower, drop_from: int | None) -> None:
+        """Draw a new picture when one is due. Called by the follower, so only the decision is made here."""
+        over = all(ended(each.state) for each in self.followers)
+        if (over and not self._over) or (self.panel.watching and time.monotonic() > self._due):
+            self._over, self._due = over, time.monotonic() + PICTURE_SECONDS
+            task = self._context.copy().run
+            threading.Thread(target=task, args=(self.redraw,), name="h3lab-picture", daemon=True).start()
+
+    def redraw(self) -> None:
+        """Bring the picture up to date wherever it is shown."""
+        from IPython.display import publish_display_data
+
+        with self._drawing:
+            bundle = self.bundle()
+            for display_id in self.ids:
+                publish_display_data(bundle, transient={"display_id": display_id}, update=True)
+
+    def publish(self) -> None:
+        """The two outputs, in the current cell."""
+        from IPython.display import publish_display_data
+
+        display_id = f"h3lab-{self.panel.view}-{len(self.ids)}"
+        publish_display_data({"text/html": f'<div class="h3lab-run h3lab-{self.panel.view}"></div>', "text/plain": ""})
+        finished = all(ended(run.folder.state) for run in self.runs)
+        lines = "\n".join(line(follower.head()) for follower in self.followers)
+        publish_display_data(self.bundle() if finished else {"text/plain": lines}, transient={"display_id": display_id})
+        self.ids.append(display_id)
+
+    def bundle(self) -> dict[str, Any]:
+        """The picture, and the headline as text."""
+        return bundle(self.followers)
+
+    def close(self) -> None:
+        """Free the panel and its thread."""
+        for follower in self.followers:
+            follower.leave(self)
+        self.panel.close()
+
+
+_exhibits: dict[tuple[Path, ...], Exhibit] = {}
+
+
+def show(*runs: Any) -> bool:
+    """Show runs in the current cell, once a cell however often it is asked; False where there is no notebook.
+
+    Never raises: what goes wrong is logged, and a line of text is shown instead.
+    """
+    cell = _cell()
+    if cell is None:
+        return False
+    try:
+        key = tuple(run.folder.path.resolve() for run in runs)
+        if key not in _exhibits or _exhibits[key].panel.comm is None:
+            _exhibits[key] = Exhibit(*runs)
+        exhibit = _exhibits[key]
+        if cell not in exhibit.cells:
+            exhibit.cells.add(cell)
+            exhibit.publish()
+    except Exception as error:
+        log.exception("cannot show %s", ", ".join(run.name for run in runs))
+        print(f"{', '.join(run.name for run in runs)}: not shown, because {type(error).__name__}: {error}")
+    return True
+
+
+def settle(run: Any) -> None:
+    """The last picture of an ended run, sent from the cell that waits for it: programs that run notebooks without a
+    browser take the outputs of the running cell only."""
+    for key, exhibit in list(_exhibits.items()):
+        if run.folder.path.resolve() in key and _cell() is not None:
+            try:
+                exhibit.redraw()
+            except Exception:
+                log.exception("no picture of %s", run.name)
+
+
+def mimebundle(run: Any) -> dict[str, Any]:
+    """A run for whoever asks it for its representations: the headline, and the picture once there are curves."""
+    return bundle([Follower(run.folder)])
+
+
+def bundle(followers: list[Follower]) -> dict[str, Any]:
+    """The picture of runs and their headlines, as they are now."""
+    from h3lab.ui.picture import overlay, png
+
+    heads, columns = [], []
+    for follower in followers:
+        follower.catch_up()
+        # Drawn from a still, without the lock: while another thread computes a picture takes seconds, and curves go on.
+        with follower.lock:
+            heads.append(follower.head())
+            columns.append(follower.columns.still())
+    several = len(followers) > 1
+    picture = overlay(heads, columns) if several else png(heads[0], columns[0], followers[0].story.marks)
+    lines = "\n".join(map(line, heads))
+    return {"image/png": base64.b64encode(picture).decode(), "text/plain": lines}
+
+
+def _cell() -> str | None:
+    """The id of the request that the kernel is working on, None outside a notebook's kernel."""
+    import sys
+
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return None
+    return str(kernel.get_parent().get("header", {}).get("msg_id", ""))

@@ -1,0 +1,127 @@
+"""The line that says it all: state, epoch, step, loss, metric, speed, time left, where it runs.
+
+Pure: what a run's small files and its curves say goes in, what the panel and the picture write comes out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from h3lab.folder import ENDED
+from h3lab.ui.columns import Columns
+
+SPEED_SECONDS = 5.0
+
+
+class Speed:
+    """Steps a second over the last seconds, from the clock that the records carry."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float]] = []
+
+    def look(self, seconds: float, step: float) -> None:
+        """Take in the newest record."""
+        if self._seen and seconds < self._seen[-1][0]:  # another attempt, another clock
+            self._seen.clear()
+        self._seen.append((seconds, step))
+        while len(self._seen) > 2 and self._seen[1][0] < seconds - SPEED_SECONDS:
+            del self._seen[0]
+
+    @property
+    def rate(self) -> float | None:
+        """None until two records are known."""
+        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
+            return None
+        (begin, first), (end, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (end - begin)
+
+
+def headline(
+    info: Mapping[str, Any],
+    state: Mapping[str, Any],
+    columns: Columns,
+    last: Mapping[str, Any] | None,
+    rate: float | None,
+) -> dict[str, Any]:
+    """What the card's first line and hair show, ready for JSON. ``last`` is the newest record."""
+    step, total = (last or {}).get("step", 0), info.get("total_steps")
+    moving = state["state"] == "training" and rate is not None
+    return {
+        "name": info.get("name", "?"),
+        "number": info.get("number"),
+        "state": state["state"],
+        "attempt": state.get("attempt", 0),
+        "since": state.get("since"),
+        "message": state.get("message") or "",
+        "epoch": (last or {}).get("epoch", 0),
+        "epochs": info.get("epochs"),
+        "step": step,
+        "total": total,
+        "loss": finite(columns.last("loss")),
+        "metric": metric_of(columns),
+        "value": finite(columns.last(metric_of(columns) or "")),
+        "rate": rate if moving else None,
+        "left": (total - step) / rate if moving and total and rate else None,
+        "place": place(info, state),
+        **cause(state),
+    }
+
+
+def finite(value: float | None) -> float | str | None:
+    """JSON has no NaN, and a diverged loss has to be seen."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def metric_of(columns: Columns) -> str | None:
+    """The metric that says how good the model is: one of validation before one of training."""
+    others = [name for name in columns if not name.endswith("loss")]
+    held_out = [name for name in others if name.startswith("val_")]
+    return next(iter([n for n in held_out if n == "val_accuracy"] + held_out + others), None)
+
+
+def place(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Where it runs: ``slot0, slot1``, or how many ranks it will have while no slot is known."""
+    slots = state.get("slots") or state.get("slot") or []
+    slots = [slots] if isinstance(slots, str | int) else slots
+    ranks = info.get("ranks") or 1
+    return ", ".join(map(str, slots)) or (f"{ranks} ranks" if ranks > 1 else "")
+
+
+def cause(state: Mapping[str, Any]) -> dict[str, str]:
+    """``cause``: the line that says what failed, and where; ``traceback``: everything that the rank said."""
+    error = state.get("error") or ""
+    if not isinstance(error, Mapping):
+        error = {"traceback": str(error)}
+    text = str(error.get("traceback") or error.get("message") or "").strip()
+    said = str(error.get("message") or exception(text)).strip()
+    where = f"rank {error['rank']}: " if error.get("rank") else ""
+    return {"cause": where + said if said else "", "traceback": text}
+
+
+def exception(text: str) -> str:
+    """The line of a traceback that names the exception; its message may go on over several lines."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Loss|Lost)\b", line)]
+    return (named or lines or [""])[-1]
+
+
+def line(head: Mapping[str, Any]) -> str:
+    """The headline as plain text: ``teacher/3  training  epoch 3/20  step 812  loss 0.41  val_accuracy 0.87``."""
+    parts = [f"{head['name']}/{head['number']}" if head["number"] else head["name"], head["state"]]
+    if head["step"]:
+        parts += [f"epoch {head['epoch']}/{head['epochs'] or '?'}", f"step {head['step']:,}"]
+    for name in ("loss", "value"):
+        if head[name] is not None:
+            label = head["metric"] if name == "value" else name
+            parts.append(f"{label} {head[name]:.4g}" if isinstance(head[name], float) else f"{label} {head[name]}")
+    if head["rate"]:
+        parts.append(f"{head['rate']:,.0f} steps/s")
+    return "  ".join(filter(None, [*parts, head["cause"] or head["message"]]))
+
+
+def ended(state: Mapping[str, Any]) -> bool:
+    """Nothing will follow."""
+    return state["state"] in ENDED

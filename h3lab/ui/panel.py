@@ -1,0 +1,187 @@
+"""The live panel: an anywidget that hands the curves of one or several runs to the page as they grow.
+
+It knows the protocol with ``static/``; what the card looks like is the page's affair, how a folder is read the
+follower's. The page holds the full columns. Every message says at which index of which series its points begin, so a
+page that missed one notices the gap and asks for everything; a repeated one changes nothing.
+
+======== =================================================================================================
+page     ``code``, ``kit`` (asks for the card's code, for BokehJS and its documents: once a page), ``hello`` (asks for
+         the state), ``seen`` (still here), ``do`` (a control), ``trouble`` (an exception in the page)
+kernel   ``code``, ``kit``, ``state``, ``here``, ``did`` (in answer), ``news``, ``past`` (unasked)
+======== =================================================================================================
+
+A card can be mounted in two ways: as a widget's view, or in an element of the class ``h3lab-<view>`` anywhere on the
+page. The second is what a displayed run uses: it leaves nothing behind in a notebook that is opened without its kernel,
+where a widget's view would say "model not found".
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import json
+import threading
+import time
+import uuid
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from h3lab.ui.controls import perform, record
+from h3lab.ui.curves import documents
+from h3lab.ui.follower import Follower, earlier, follow
+
+STATIC = Path(__file__).with_name("static")
+SCRIPTS = ("series.js", "plot.js", "controls.js", "card.js", "panel.js")
+
+#: A page says every 15 s that it is there. When it has not, nothing more is sent: Jupyter keeps what is sent to a
+#: closed tab in the server's memory, for as long as the kernel lives.
+PATIENCE_SECONDS = 60.0
+#: Where comm messages wait for the running cell (ipykernel before 7), silence says little.
+PATIENCE_WITHOUT_SUBSHELLS = 3600.0
+
+
+@cache
+def code() -> str:
+    """The module of the card: several files, and the style sheet as a constant."""
+    style = f"const CSS = {json.dumps((STATIC / 'panel.css').read_text(encoding='utf-8'))};"
+    return "\n".join([style, *((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)])
+
+
+class Panel(anywidget.AnyWidget):
+    """The card of ``runs``; with one run it has controls. ``close()`` frees it, here and in every page."""
+
+    view = traitlets.Unicode().tag(sync=True)
+    bokeh = traitlets.Unicode().tag(sync=True)
+    code = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, *runs: Any) -> None:
+        self._esm = (STATIC / "boot.js").read_text(encoding="utf-8")
+        self.runs = runs
+        self._context = self._answering = contextvars.copy_context()
+        self._followers: list[Follower] = [follow(run.folder) for run in runs]
+        self._sent: list[dict[str, int]] = [{} for _ in runs]
+        self._past: dict[str, Any] | None = None
+        self._silent_at = 0.0
+        self._lock = threading.RLock()
+        digest = hashlib.sha256(code().encode()).hexdigest()
+        super().__init__(view=uuid.uuid4().hex, bokeh=version("bokeh"), code=digest)
+        # ipykernel sends what a page writes to the thread that wrote last to the page. That was the cell's, just now,
+        # and a click would wait until the cell has ended; forgetting it leaves the choice to the page, which has
+        # Jupyter's thread for widgets in mind (a subshell).
+        state: dict[str, Any] = self.comm.__dict__
+        state.pop("_reply_subshell_id", None)
+        self.on_msg(self._on_message)
+        for follower in self._followers:
+            follower.join(self)
+
+    def close(self) -> None:
+        """Leave the runs and close the comm; twice is fine."""
+        for follower in self._followers:
+            follower.leave(self)
+        super().close()
+
+    @property
+    def watching(self) -> bool:
+        """Whether a page has said lately that it shows this panel."""
+        return time.monotonic() < self._silent_at
+
+    def send(self, content: Any, buffers: Any = None) -> None:
+        """Send to all pages, from any thread, as if in answer to what a page said last. So it belongs to no cell, and
+        the page's next message comes on the same thread as that one (see ``__init__``)."""
+        self._answering.copy().run(super().send, content, buffers)
+
+    # ---- From the page ------------------------------------------------------------------------------------
+
+    def _on_message(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
+        apart = threading.current_thread() is not threading.main_thread()
+        self._silent_at = time.monotonic() + (PATIENCE_SECONDS if apart else PATIENCE_WITHOUT_SUBSHELLS)
+        self._answering = contextvars.copy_context()
+        kind, page = str(content.get("type")), str(content.get("page"))
+        try:
+            if kind == "code":
+                self.send({"type": "code", "text": code()})
+            elif kind == "hello":
+                self._send_state(page)
+            elif kind == "seen":
+                self.send({"type": "here", "page": page, "heads": [follower.head() for follower in self._followers]})
+            elif kind == "kit":
+                self._send_kit(page)
+            elif kind == "do":
+                self._do(page, content["verb"], content.get("values", {}))
+            elif kind == "trouble":
+                raise RuntimeError(f"in the page: {content.get('text')}")
+        except Exception as error:
+            record(self.runs[0], f"{kind} from the page")
+            self.send({"type": "did", "page": page, "error": f"{type(error).__name__}: {error}"})
+        for follower in self._followers:
+            follower.hurry()
+
+    def _do(self, page: str, verb: str, values: dict[str, Any]) -> None:
+        def answer(code: str, error: str) -> None:
+            self.send({"type": "did", "page": page, "verb": verb, "code": code, "error": error})
+
+        perform(self.runs[0], verb, values, answer, self._context)
+
+    # ---- To the page --------------------------------------------------------------------------------------
+
+    def news(self, follower: Follower, drop_from: int | None) -> None:
+        """Send what the page lacks. Called by the follower, with its lock held."""
+        index = self._followers.index(follower)
+        with self._lock:
+            sent = self._sent[index]
+            if drop_from is not None:
+                for name, size in sent.items():
+                    sent[name] = min(size, int(follower.columns[name].steps.searchsorted(drop_from)))
+            if self.watching:
+                part, data = self._part(index, sent)
+                self.send({"type": "news", "run": index, **part}, buffers=[data])
+
+    def _part(self, index: int, sent: dict[str, int]) -> tuple[dict[str, Any], bytes]:
+        """What is known of a run beyond ``sent`` (which is brought up to date), and its points in one buffer."""
+        follower, series, data = self._followers[index], [], b""
+        for name, size in follower.columns.sizes().items():
+            start = sent.get(name, -1)
+            if start != size:
+                series.append({"name": name, "start": max(start, 0), "size": size})
+                data += follower.columns[name].tail(max(start, 0))
+                sent[name] = size
+        return {"head": follower.head(), "marks": follower.story.marks, "series": series}, data
+
+    def _send_state(self, page: str) -> None:
+        parts, buffers = [], []
+        for index, follower in enumerate(self._followers):
+            # The follower's lock first, as in `news`; it is held until the message is on its way, so that no news
+            # overtake the state they build on.
+            with follower.lock, self._lock:
+                sent: dict[str, int] = {}
+                part, data = self._part(index, sent)
+                self._sent[index] = sent
+                parts.append({**part, "settings": follower.info.get("settings", [])})
+                buffers.append(data)
+        self.send({"type": "state", "page": page, "runs": parts, "past": self._past}, buffers=buffers)
+        if self._past is None and len(self.runs) == 1:
+            # A thread: a long journal takes seconds, and this one waits for the page's next message.
+            self._past = {}
+            threading.Thread(target=self._send_past, name="h3lab-past", daemon=True).start()
+
+    def _send_past(self) -> None:
+        """The curves of the run of the same name before this one, coarse: they are a dashed line."""
+        try:
+            past = earlier(self._followers[0].folder)
+        except Exception:
+            record(self.runs[0], "reading the run before this one")
+        else:
+            if past is not None:
+                self._past = {"name": past[0], "series": past[1]}
+                self.send({"type": "past", "past": self._past})
+
+    def _send_kit(self, page: str) -> None:
+        from bokeh.resources import Resources
+
+        script = Resources(mode="inline", components=["bokeh"]).js_raw[0].encode()
+        self.send({"type": "kit", "page": page, "version": self.bokeh, "documents": documents()}, [script])

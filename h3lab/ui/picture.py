@@ -1,0 +1,167 @@
+"""The static picture of a run, for where nothing is alive: GitHub, nbconvert, papermill, a notebook without its kernel.
+
+It knows curves and headlines, and gives the bytes of a PNG. PNG and not SVG, because JupyterLab shows no SVG of a
+notebook that it does not trust.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from h3lab.ui.columns import Columns, binned, extremes, smoothed
+from h3lab.ui.curves import GOOD, GREY, HELD_OUT, MARK, RUNS, TRAIN
+
+INK, QUIET, LINE = "#1c2330", "#5b6675", "#e3e7ec"
+PILLS = {"failed": "#b3261e", "lost": "#a86400", "paused": "#a86400", "queued": QUIET, "starting": QUIET}
+
+# Matplotlib keeps fonts and parsers in module globals that two threads must not touch at a time.
+_lock = threading.Lock()
+
+
+def png(head: Mapping[str, Any], columns: Columns, marks: Sequence[Mapping[str, Any]]) -> bytes:
+    """The card of a run as it is now. The first call in a process imports Matplotlib, which takes most of a second."""
+    with _lock:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        metric = (head["metric"] or "").removeprefix("val_")
+        figure = Figure(figsize=(9.6, 3.3), dpi=100, facecolor="white")
+        FigureCanvasAgg(figure)
+        _headline(figure, head)
+        loss = next((name for name in columns if name.endswith("loss")), None)
+        names = [name for name in (loss and loss.removeprefix("val_"), metric) if name]
+        widths = [3, 2][: len(names)] or [1]
+        top = 0.7 if head["cause"] else 0.76
+        grid = figure.add_gridspec(1, len(widths), width_ratios=widths, left=0.05, right=0.985, top=top, bottom=0.09)
+        for index, name in enumerate(names):
+            axes = figure.add_subplot(grid[index])
+            _curves(axes, name, columns)
+            if index == 0:
+                _marks(axes, marks)
+        if head["cause"]:
+            figure.text(0.018, 0.815, _shortened(head["cause"], 130), color=PILLS["failed"], size=9, va="center")
+        return _compressed(figure)
+
+
+def overlay(heads: Sequence[Mapping[str, Any]], columns: Sequence[Columns]) -> bytes:
+    """Several runs in one picture, a colour each."""
+    with _lock:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.6, 3.3), dpi=100, facecolor="white")
+        FigureCanvasAgg(figure)
+        names = bases(columns) or ["loss"]
+        widths = [3, 2][: len(names)]
+        grid = figure.add_gridspec(1, len(names), width_ratios=widths, left=0.05, right=0.985, top=0.8, bottom=0.09)
+        for index, name in enumerate(names):
+            axes = figure.add_subplot(grid[index])
+            for number, (head, of_run) in enumerate(zip(heads, columns)):
+                steps, values = line_of(name, of_run)
+                axes.plot(steps, values, color=RUNS[number % len(RUNS)], linewidth=1.6, label=_name(head))
+            _dress(axes, name)
+        figure.legend(*axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9)
+        return _compressed(figure)
+
+
+def bases(columns: Sequence[Columns]) -> list[str]:
+    """What the two figures of several runs show: a loss, and what else says how good they are."""
+    names = list(dict.fromkeys(name.removeprefix("val_") for of_run in columns for name in of_run))
+    return [n for n in names if n.endswith("loss")][:1] + [n for n in names if not n.endswith("loss")][:1]
+
+
+def line_of(name: str, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """One line for a metric of a run: its training smoothed, or its validation where there is only that."""
+    if name in columns:
+        steps, values = binned(columns[name])
+        return steps, smoothed(values, 0.8)
+    return binned(columns[f"val_{name}"]) if f"val_{name}" in columns else (np.array([]), np.array([]))
+
+
+def _name(head: Mapping[str, Any]) -> str:
+    return f"{head['name']}/{head['number']}" if head["number"] else str(head["name"])
+
+
+def _headline(figure: Any, head: Mapping[str, Any]) -> None:
+    facts = [f"epoch {head['epoch']}/{head['epochs']}" if head["step"] and head["epochs"] else ""]
+    facts += [f"step {head['step']:,}" if head["step"] else ""]
+    for label, value in (("loss", head["loss"]), (head["metric"], head["value"])):
+        facts += [f"{label} {value:.4g}" if isinstance(value, float) else f"{label} {value}" if value else ""]
+    left = figure.text(0.018, 0.93, _name(head), size=12, weight="bold", color=INK, va="center")
+    figure.draw_without_rendering()
+    place = left.get_window_extent().x1 / figure.bbox.width + 0.014
+    state = figure.text(place, 0.93, head["state"], size=9.5, weight="bold", va="center")
+    state.set_color(PILLS.get(head["state"], GOOD[0]))
+    place = state.get_window_extent().x1 / figure.bbox.width + 0.018
+    figure.text(place, 0.93, "    ".join(filter(None, facts)), size=9.5, color=QUIET, va="center")
+    figure.text(0.985, 0.93, head["place"], size=9.5, color=QUIET, va="center", ha="right")
+    done = min(1.0, head["step"] / head["total"]) if head["total"] else 0.0
+    for width, color in ((1.0, LINE), (done, PILLS.get(head["state"], GOOD[0]))):
+        figure.add_artist(_rectangle(width, color, figure))
+
+
+def _rectangle(width: float, color: str, figure: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((0, 0.862), width, 0.009, color=color, transform=figure.transFigure, linewidth=0)
+
+
+def _curves(axes: Any, name: str, columns: Columns) -> None:
+    seen = []
+    if name in columns:
+        axes.plot(*extremes(columns[name]), color=TRAIN[0], alpha=0.28, linewidth=0.7)
+        steps, values = binned(columns[name])
+        seen.append(line := smoothed(values, 0.8))
+        axes.plot(steps, line, color=TRAIN[0], linewidth=1.6, label="train")
+    if f"val_{name}" in columns:
+        steps, values = binned(columns[f"val_{name}"])
+        seen.append(values)
+        axes.plot(steps, values, color=HELD_OUT[0], linewidth=1.6, label="validation")
+        axes.plot(steps[-1:], values[-1:], "o", color=HELD_OUT[0], markersize=4)
+    _dress(axes, name)
+    known = np.concatenate(seen)[np.isfinite(np.concatenate(seen))] if seen else np.array([])
+    if known.size:
+        margin = 0.08 * (known.max() - known.min()) or abs(known.max()) * 0.1 or 1.0
+        axes.set_ylim(known.min() - margin, known.max() + margin)
+    if len(seen) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=QUIET, loc="lower right", ncols=2, bbox_to_anchor=(1, 0.98))
+
+
+def _dress(axes: Any, name: str) -> None:
+    axes.set_title(name, loc="left", size=9.5, color=QUIET, pad=5)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=8, labelcolor=QUIET)
+    axes.spines[:].set_visible(False)
+
+
+def _marks(axes: Any, marks: Sequence[Mapping[str, Any]]) -> None:
+    colors = {"set": MARK, "snapshot": GOOD[0], "attempt": GREY}
+    for mark in marks:
+        color = colors[mark["kind"]]
+        axes.axvline(mark["step"], color=color, linewidth=0.9, linestyle=":")
+        if mark["text"]:
+            axes.annotate(
+                mark["text"], (mark["step"], 0.98), xycoords=("data", "axes fraction"), xytext=(4, 0),
+                textcoords="offset points", size=7.5, color=INK, va="top",
+            )  # fmt: skip
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _compressed(figure: Any) -> bytes:
+    # 48 colours are enough for lines and text, and make the file a third as large: it is stored in the notebook.
+    from PIL import Image
+
+    figure.canvas.draw()
+    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    file = io.BytesIO()
+    image.quantize(48, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -1,0 +1,286 @@
+// The card of a run: headline, hair of progress, two figures, controls, and the code that does what was clicked.
+
+const STATES = {
+  queued: ["waiting", "wait"], starting: ["starting", "wait"], training: ["training", "go"], paused: ["paused", "hold"],
+  lost: ["coming back", "hold"], finished: ["finished", "done"], stopped: ["stopped", "done"], failed: ["failed", "bad"],
+};
+const OVER = new Set(["finished", "stopped", "failed"]);
+const VERBS = { pause: "❚❚ Pause", resume: "▶ Resume", stop: "■ Stop", snapshot: "⤓ Snapshot" };
+
+function element(tag, name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  if (name) made.className = `h3-${name}`;
+  made.append(...children);
+  return made;
+}
+
+// The text of an element, touched only where it differs: the page lays out nothing that has not changed.
+function write(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+}
+
+function short(value, digits = 3) {
+  if (typeof value !== "number") return String(value);
+  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return value.toExponential(digits - 1);
+  return value.toPrecision(Math.abs(value) >= 100 ? Math.ceil(Math.log10(Math.abs(value) + 1)) : digits);
+}
+
+function duration(seconds) {
+  const s = Math.round(seconds), two = (n) => String(n).padStart(2, "0");
+  if (s < 3600) return `${Math.floor(s / 60)}:${two(s % 60)}`;
+  if (s < 172800) return `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
+  return `${Math.floor(s / 86400)} days`;
+}
+
+class Card {
+  // `board` is what the page knows: its runs, and `ask(verb, values)` for the kernel.
+  constructor(board, holder) {
+    this.board = board;
+    this.holder = holder;
+    this.weight = 0.9;
+    this.picks = [null, null]; // what the user chose to see left and right
+    this.painted = { step: 0, at: 0 };
+    this.build();
+    holder.replaceChildren(this.root);
+    this.root.h3lab = this; // for tests and the curious: document.querySelector(".h3lab-card").h3lab
+    this.resized = new ResizeObserver(() => this.request());
+    this.resized.observe(this.root);
+    this.update();
+  }
+
+  dispose() {
+    this.resized.disconnect();
+    this.plot?.clear();
+    this.root.remove();
+  }
+
+  build() {
+    const many = this.board.runs.length > 1;
+    this.heads = this.board.runs.map((_, index) => new Head(many ? index : null));
+    this.fill = element("div", "fill");
+    this.trouble = element("div", "trouble", { hidden: true });
+    this.cause = new Cause();
+    this.titles = [new Title((base) => this.pick(0, base)), new Title((base) => this.pick(1, base))];
+    this.slots = [element("div", "slot"), element("div", "slot")];
+    this.figures = this.slots.map((slot, index) => element("div", "figure", {}, this.titles[index].root, slot));
+    this.empty = element("div", "empty", {}, "waiting for the first record");
+    this.plots = element("div", "plots", {}, ...this.figures);
+    this.controls = many ? null : new Controls(this.board);
+    this.view = this.buildView();
+    this.code = element("div", "code");
+    this.foot = element("div", "foot", {}, this.code, this.view);
+    this.root = element(
+      "div", "card", {},
+      ...this.heads.map((head) => head.root),
+      element("div", "hair", { hidden: many }, this.fill), this.trouble, this.cause.root, this.empty, this.plots,
+      ...(this.controls ? [this.controls.root] : []), this.foot,
+    );
+    this.root.classList.add("h3lab-card");
+    this.root.dataset.lmSuppressShortcuts = "true"; // keys typed here are no commands of the notebook
+    for (const slot of this.slots) slot.addEventListener("dblclick", () => this.whole());
+  }
+
+  buildView() {
+    const smooth = element("input", "range", { type: "range", min: 0, max: 0.99, step: 0.01, value: this.weight });
+    smooth.addEventListener("input", () => {
+      this.weight = Number(smooth.value);
+      this.request();
+    });
+    this.log = element("input", "check", { type: "checkbox" });
+    this.log.addEventListener("change", () => this.embed());
+    this.all = element("button", "link", { textContent: "show all", hidden: true, title: "or double-click a curve" });
+    this.all.addEventListener("click", () => this.whole());
+    return element(
+      "div", "view", {}, this.all,
+      element("label", "label", { title: "how far the line is smoothed" }, "smooth", smooth),
+      element("label", "label", { title: "logarithmic value axis" }, "log", this.log),
+    );
+  }
+
+  // ---- Figures
+
+  useKit({ Bokeh, documents }) {
+    this.plot = new Plot(Bokeh, documents, this.slots, () => this.request());
+    return this.embed();
+  }
+
+  async embed() {
+    if (!this.plot) return;
+    await this.plot.embed(this.log.checked ? "log" : "linear");
+    this.request();
+  }
+
+  pick(side, base) {
+    this.picks[side] = base;
+    this.request();
+  }
+
+  whole() {
+    if (this.plot) this.plot.zoomed = false;
+    this.request();
+  }
+
+  recolor() {
+    this.plot?.look();
+    this.request();
+  }
+
+  // What each figure shows: the loss, and beside it what says how good the model is.
+  sides() {
+    const bases = basesOf(this.board.runs.flatMap((run) => run.names));
+    const left = bases.includes(this.picks[0]) ? this.picks[0] : (bases.find((base) => /loss$/.test(base)) ?? bases[0]);
+    const metric = this.board.runs[0].head?.metric?.replace(/^val_/, "");
+    const others = [metric, ...bases].filter((base) => bases.includes(base) && base !== left);
+    const right = bases.includes(this.picks[1]) ? this.picks[1] : others[0];
+    return { bases, shown: [left ?? null, right ?? null] };
+  }
+
+  // However often it is called, a frame draws once.
+  request() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.draw();
+    });
+  }
+
+  draw() {
+    if (!this.plot?.document || !this.root.isConnected) return;
+    const { runs, past } = this.board, { bases, shown } = this.sides();
+    this.figures[1].hidden = !shown[1];
+    const step = Math.max(0, ...runs.map((run) => run.newest));
+    try {
+      this.plot.draw(runs, shown, past, this.weight);
+    } catch (error) {
+      this.board.fail(error);
+    }
+    shown.forEach((base, index) => this.titles[index].show(bases, base, runs, past));
+    this.all.hidden = !this.plot.zoomed;
+    // Bokeh paints in the next frame; the one after it begins when that paint is on the screen.
+    requestAnimationFrame(() => requestAnimationFrame(() => (this.painted = { step, at: Date.now() })));
+  }
+
+  // ---- Text
+
+  update() {
+    const { runs, said, frozen, trouble } = this.board, head = runs[0].head;
+    runs.forEach((run, index) => run.head && this.heads[index].show(run.head, frozen));
+    if (!head) return;
+    this.fill.style.width = `${head.total ? Math.min(100, (100 * head.step) / head.total) : 0}%`;
+    this.root.dataset.state = frozen ? "frozen" : STATES[head.state]?.[1];
+    const known = runs.some((run) => run.names.length);
+    this.plots.hidden = !known;
+    this.empty.hidden = known;
+    write(this.empty, head.message || (OVER.has(head.state) ? "it has no records" : "waiting for the first record"));
+    this.cause.show(head);
+    this.trouble.hidden = !(trouble || head.trouble);
+    write(this.trouble, trouble || head.trouble || "");
+    this.controls?.show(head, runs[0].settings, frozen);
+    this.view.hidden = !known;
+    this.tell(head, frozen, said);
+    this.request();
+  }
+
+  tell(head, frozen, said) {
+    const last = said ?? head.said ?? { code: "", note: "" }, again = `h3.attach("${head.name}")`;
+    const parts = [element("span", "typed", { textContent: last.code }), element("span", "note", { textContent: last.note && `  # ${last.note}` })];
+    const elsewhere = frozen ? `this view is frozen: ${frozen}. To go on, run ` : "elsewhere: ";
+    const text = [last.code, last.note, elsewhere, again].join("|");
+    if (this.told === text || this.board.runs.length > 1) return;
+    this.told = text;
+    this.code.replaceChildren(
+      ...(last.code ? [...parts, element("span", "note", { textContent: "  ·  " })] : []),
+      element("span", "note", { textContent: elsewhere }), element("span", "typed", { textContent: again }),
+    );
+  }
+}
+
+// One line that says it all.
+class Head {
+  constructor(index) {
+    this.name = element("span", "name");
+    this.number = element("span", "number");
+    this.pill = element("span", "pill");
+    this.facts = element("span", "facts");
+    this.place = element("span", "place");
+    const color = index === null ? [] : [element("span", `swatch h3-run${index}`)];
+    this.root = element("div", "head", {}, ...color, this.name, this.number, this.pill, this.facts, this.place);
+    this.values = new Map();
+  }
+
+  show(head, frozen) {
+    write(this.name, head.name);
+    write(this.number, head.number ? `/${head.number}` : "");
+    const [word, kind] = STATES[head.state] ?? [head.state, "wait"];
+    write(this.pill, frozen ? "frozen" : word);
+    this.pill.dataset.kind = frozen ? "wait" : kind;
+    this.fact("epoch", head.epoch && head.step ? String(head.epoch) : "", head.epochs ? `/${head.epochs.toLocaleString("en")}` : "");
+    this.fact("step", head.step ? head.step.toLocaleString("en") : "");
+    this.fact("loss", head.loss === null ? "" : short(head.loss));
+    this.fact(head.metric ?? "metric", head.value === null ? "" : short(head.value));
+    this.fact("steps/s", head.rate ? Math.round(head.rate).toLocaleString("en") : "");
+    this.fact("left", head.left === null ? "" : duration(head.left));
+    write(this.place, [head.message && head.step && !head.cause ? head.message : "", head.place].filter(Boolean).join(" · "));
+  }
+
+  fact(label, value, after = "") {
+    if (!this.values.has(label)) {
+      const strong = element("b"), rest = element("span", "rest");
+      const unit = label === "steps/s";
+      const fact = element("span", "fact", {}, ...(unit ? [strong, " steps/s"] : [`${label} `, strong, rest]));
+      fact.style.order = ["epoch", "step", "loss", label, "steps/s", "left"].indexOf(label); // some are known late
+      this.values.set(label, { fact, strong, rest });
+      this.facts.append(fact);
+    }
+    const { fact, strong, rest } = this.values.get(label);
+    fact.hidden = value === "";
+    write(strong, value);
+    write(rest, after);
+  }
+}
+
+// What a figure shows; a choice where there is one.
+class Title {
+  constructor(onPick) {
+    this.choice = element("select", "choice");
+    this.choice.addEventListener("change", () => onPick(this.choice.value));
+    this.legend = element("span", "legend");
+    this.root = element("div", "title", {}, element("span", "pick", {}, this.choice), this.legend);
+  }
+
+  show(bases, base, runs, past) {
+    if (!base) return;
+    const keys = runs.length === 1 ? this.keys(base, runs[0], past) : [];
+    const text = [bases, base, keys].join("|");
+    if (this.shown === text) return;
+    this.shown = text;
+    this.choice.replaceChildren(...bases.map((name) => element("option", "", { value: name, textContent: name })));
+    this.choice.value = base;
+    this.choice.disabled = bases.length < 2;
+    this.legend.replaceChildren(...keys.map(([kind, name]) => element("span", "key", {}, element("i", `line h3-${kind}`), name)));
+  }
+
+  keys(base, run, past) {
+    const has = (name) => run.names.includes(name);
+    const before = past?.series && (base in past.series || `val_${base}` in past.series);
+    return [
+      ...(has(base) ? [["train", "train"]] : []),
+      ...(has(`val_${base}`) ? [["held", "validation"]] : []),
+      ...(before ? [["past", past.name]] : []),
+    ];
+  }
+}
+
+// Why a run has failed: the line that says it, and everything that the rank said.
+class Cause {
+  constructor() {
+    this.line = element("summary", "cause-line");
+    this.text = element("pre", "traceback");
+    this.root = element("details", "cause", { hidden: true }, this.line, this.text);
+  }
+
+  show(head) {
+    this.root.hidden = !head.cause;
+    write(this.line, head.cause);
+    write(this.text, head.traceback);
+  }
+}

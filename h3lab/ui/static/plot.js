@@ -1,0 +1,176 @@
+// The two figures of a card: a document that Python made, filled from the series of the page.
+
+const EMPTY = { x: [], y: [] };
+
+// A metric with the one of validation that belongs to it: loss and val_loss are shown together.
+function basesOf(names) {
+  return [...new Set(names.map((name) => name.replace(/^val_/, "")))];
+}
+
+// Borders that the eye knows, so that an axis does not move with every point.
+function niceRange(low, high, log) {
+  if (!(low <= high)) return log ? [0.1, 1] : [0, 1];
+  if (log) return [low / 1.15, high * 1.15];
+  const span = high - low || Math.abs(high) || 1;
+  high += 0.02 * span; // a dot on the newest value is seen whole
+  if (low < 0 || low > 0.02 * span) low -= 0.02 * span;
+  const rough = span / 5, power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 2.5, 5, 10].find((m) => m * power >= rough);
+  const from = Math.floor(low / step + 1e-9) * step, to = Math.ceil(high / step - 1e-9) * step;
+  return [from, to > from ? to : from + step];
+}
+
+class Plot {
+  // `slots` are the elements of the left and the right figure; `onZoom` is called when the user has zoomed.
+  constructor(Bokeh, documents, slots, onZoom) {
+    Object.assign(this, { Bokeh, documents, slots, onZoom });
+    this.bins = new Map();
+    this.zoomed = false;
+    this.document = null;
+  }
+
+  async embed(kind) {
+    this.clear();
+    const { roots, document: text } = this.documents[kind];
+    const holders = this.slots.map((slot) => slot.appendChild(document.createElement("div")));
+    const item = { docid: "only", root_ids: roots, roots: { [roots[0]]: holders[0], [roots[1]]: holders[1] } };
+    this.pending = holders;
+    const [views] = await this.Bokeh.embed.embed_items({ only: JSON.parse(text) }, [item]);
+    const embedded = views.roots[0].model.document;
+    if (this.pending !== holders) return embedded.clear(); // another one was asked for meanwhile
+    this.document = embedded;
+    this.kind = kind;
+    this.steps = this.model("steps");
+    this.steps.change.connect(() => this.moved());
+    this.look();
+  }
+
+  // Bokeh keeps listeners, canvases and an index of its views for as long as a document is not cleared.
+  clear() {
+    this.pending = null;
+    this.document?.clear();
+    this.document = null;
+    for (const slot of this.slots) slot.replaceChildren();
+  }
+
+  model(name) {
+    return this.document.get_model_by_name(name);
+  }
+
+  moved() {
+    if (this.ours) return;
+    this.zoomed = true;
+    this.onZoom();
+  }
+
+  // Colours of the page's theme, from the card's style.
+  look() {
+    if (!this.document) return;
+    const style = getComputedStyle(this.slots[0]), color = (name) => style.getPropertyValue(`--h3-${name}`).trim();
+    this.colors = Object.fromEntries(["train", "held", "good", "mark", "faint"].map((name) => [name, color(name)]));
+    for (const side of ["left", "right"]) {
+      const figure = this.model(side);
+      for (const axis of [...figure.below, ...figure.left]) axis.major_label_text_color = color("quiet");
+      // Of the two grids only that of the values.
+      for (const grid of figure.center.filter((model) => model.dimension === 1)) grid.grid_line_color = color("line");
+      const paint = (name, key) => (this.model(`${side}.${name}.line`).glyph.line_color = { value: color(key) });
+      paint("raw", "train"), paint("smooth", "train"), paint("held", "held"), paint("past", "faint");
+      const dot = this.model(`${side}.newest.dot`).glyph;
+      dot.fill_color = dot.line_color = { value: color("held") };
+    }
+    this.model("left.marks.text").glyph.text_color = { value: color("text") };
+  }
+
+  // Draw `runs`; `sides` says which metric each figure shows (null: none), `past` is an earlier run's curves.
+  draw(runs, sides, past, weight) {
+    if (!this.document) return;
+    this.ours = true;
+    if (!this.zoomed) this.steps.setv(this.extent(runs));
+    const { start, end } = this.steps;
+    sides.forEach((base, index) => base && this.side(["left", "right"][index], runs, base, past, weight, start, end));
+    this.marks(runs, start, end);
+    this.ours = false;
+  }
+
+  extent(runs) {
+    let [start, end] = [Infinity, -Infinity];
+    for (const run of runs) {
+      for (const { x, size } of run.series.values()) {
+        if (size) [start, end] = [Math.min(start, x[0]), Math.max(end, x[size - 1])];
+      }
+    }
+    if (!(end > start)) return { start: 0, end: Math.max(1, end) };
+    start = start < 0.1 * end ? 0 : start;
+    return { start, end: end + 0.012 * (end - start) }; // the newest point is seen whole
+  }
+
+  side(side, runs, base, past, weight, start, end) {
+    const seen = []; // values that the axis has to reach
+    const put = (name, points, bounds = points.y) => {
+      this.model(`${side}.${name}`).data = points;
+      for (const value of bounds) if (Number.isFinite(value)) seen.push(value);
+    };
+    if (runs.length === 1) {
+      const train = this.visible(runs[0], base, start, end), held = this.visible(runs[0], `val_${base}`, start, end);
+      const points = train ? train.extremes() : EMPTY;
+      put("raw", points, middle(points.y));
+      // The extremes of many points are a band; it lies fainter behind the line than single points do.
+      this.model(`${side}.raw.line`).glyph.line_alpha = { value: train?.power ? 0.16 : 0.3 };
+      put("smooth", train ? train.smooth(weight) : EMPTY);
+      put("held", held ? held.extremes() : EMPTY);
+      this.newest(side, runs[0].points(`val_${base}`));
+      const before = past?.series?.[`val_${base}`] && !train ? past.series[`val_${base}`] : past?.series?.[base];
+      const y = before?.y.map((value) => value ?? NaN);
+      put("past", before ? { x: before.x, y } : EMPTY, y?.filter((_, index) => before.x[index] <= end) ?? []);
+    } else {
+      runs.forEach((run, index) => {
+        const train = this.visible(run, base, start, end), bins = train ?? this.visible(run, `val_${base}`, start, end);
+        put(`run${index}`, bins ? bins.smooth(train ? weight : 0) : EMPTY);
+      });
+    }
+    const log = this.kind === "log", known = log ? seen.filter((value) => value > 0) : seen;
+    const [low, high] = niceRange(Math.min(...known), Math.max(...known), log);
+    this.model(`${side}.values`).setv({ start: low, end: high });
+  }
+
+  // The bins of a metric in sight, null where it has no points.
+  visible(run, name, start, end) {
+    const series = run.points(name);
+    if (!series?.size) return null;
+    if (!this.bins.has(series)) this.bins.set(series, new Bins(series));
+    const bins = this.bins.get(series);
+    // One more on either side, so that a line enters and leaves the figure.
+    bins.cover(Math.max(0, series.find(start) - 1), Math.min(series.size, series.find(end) + 2));
+    return bins;
+  }
+
+  newest(side, series) {
+    const last = series?.size ? series.size - 1 : null;
+    this.model(`${side}.newest`).data = last === null ? EMPTY : { x: [series.x[last]], y: [series.y[last]] };
+  }
+
+  marks(runs, start, end) {
+    const marks = runs.length === 1 ? runs[0].marks : [];
+    const color = { set: this.colors.mark, snapshot: this.colors.good, attempt: this.colors.faint };
+    const shape = { set: "circle", snapshot: "square", attempt: "diamond" };
+    // A label that would run into the next one is left out; its mark stays.
+    const width = this.slots[0].clientWidth - 58, place = (step) => ((step - start) / (end - start)) * width;
+    const text = marks.map(({ step, text }, index) => {
+      const next = marks.slice(index + 1).find((mark) => mark.text);
+      return place(step) + 12 + 6.2 * text.length > (next ? place(next.step) : width) ? "" : text;
+    });
+    this.model("left.marks").data = {
+      x: marks.map((mark) => mark.step),
+      color: marks.map((mark) => color[mark.kind]),
+      shape: marks.map((mark) => shape[mark.kind]),
+      text,
+    };
+  }
+}
+
+// The values without the outermost hundredth on either side: one wild batch must not flatten a curve.
+function middle(values) {
+  const sorted = Float64Array.from(values).filter(Number.isFinite).sort();
+  const cut = Math.floor(sorted.length / 100);
+  return sorted.length ? [sorted[cut], sorted[sorted.length - 1 - cut]] : [];
+}
