@@ -41,7 +41,7 @@ def given(
 
 def inputs(X: Any) -> Inputs:
     """X → C-ordered arrays of numbers (rows, ...), CSR, or a dict of such; DataError for text, 1-D and empty ones."""
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "tocsr"):  # SciPy's dictionaries of keys are mappings too
         if not X:
             raise DataError("an empty dict came as X; expected at least one block.")
         blocks = {str(name): _input(block, f"block {str(name)!r} of X") for name, block in X.items()}
@@ -104,6 +104,8 @@ def targets(y: Any, task: Task | None, labels: Sequence[Any] | None) -> tuple[np
     chosen: Task = task or ("regression" if y.dtype.kind == "f" and not categories else "classification")
     if chosen == "regression":
         return _quantities(y), chosen, None
+    if not categories and labels is None:
+        _no_quantities(y)
     return _classified(y, task, labels)
 
 
@@ -129,16 +131,19 @@ def _quantities(y: np.ndarray) -> np.ndarray:
     return y.astype(np.float64) if y.dtype.kind != "f" else y
 
 
-def _classified(
-    y: np.ndarray, task: Task | None, labels: Sequence[Any] | None
-) -> tuple[np.ndarray, Task, np.ndarray | None]:
-    if y.ndim == 2:
-        raise DataError(f"y has shape {y.shape}; several labels a row are not supported. Use one column a feed.")
+def _no_quantities(y: np.ndarray) -> None:
     if y.dtype.kind == "f" and (y != np.floor(y)).any():
         raise DataError(
             f"Unknown label type: continuous. y holds quantities ({y[y != np.floor(y)][0]}, ...), a classification "
             "needs classes. Use a regression, or cut them into classes."
         )
+
+
+def _classified(
+    y: np.ndarray, task: Task | None, labels: Sequence[Any] | None
+) -> tuple[np.ndarray, Task, np.ndarray | None]:
+    if y.ndim == 2:
+        raise DataError(f"y has shape {y.shape}; several labels a row are not supported. Use one column a feed.")
     if labels is None:
         known, codes = np.unique(y, return_inverse=True)
         if task is None and y.dtype.kind in "iu" and len(known) > MANY_CLASSES:
