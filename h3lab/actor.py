@@ -26,28 +26,6 @@ if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
 
 
-def _classifies(actor: Actor) -> bool:
-    if actor.task == "regression":
-        raise AttributeError(f"actor {actor.name!r} is a regression: it has predictions, and no probabilities.")
-    return True
-
-
-def _knows_probabilities(actor: Actor) -> bool:
-    model = actor.model_ if hasattr(actor, "model_") else worlds.wrap(actor.model)
-    if _classifies(actor) and not model.capabilities.probabilities:
-        raise AttributeError(
-            f"actor {actor.name!r} has a model with margins and no probabilities; take one that has them, for example "
-            "CalibratedClassifierCV around the estimator, or use decision_function."
-        )
-    return True
-
-
-def _in_steps(actor: Actor) -> bool:
-    if worlds.wrap(actor.model).capabilities.learns != "batches":
-        raise AttributeError(f"actor {actor.name!r} has a model that learns from all rows at once; use fit.")
-    return True
-
-
 class Actor(BaseEstimator):
     """A model with the preprocessing that makes its data.
 
@@ -97,7 +75,7 @@ class Actor(BaseEstimator):
             pass
         return self
 
-    @available_if(_in_steps)
+    @available_if(estimator.learns_in_steps)
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> Actor:
         """One pass over these rows, in batches, from where learning stands. ``classes``: all labels, at the first call
         where y does not show each."""
@@ -142,12 +120,12 @@ class Actor(BaseEstimator):
         """(rows,) labels as they stood in the source, or predictions; (rows, targets) where there are several."""
         return validation.predictions(self.logits(X), self.spec_)
 
-    @available_if(_knows_probabilities)
+    @available_if(estimator.knows_probabilities)
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, classes) probabilities, columns as in ``classes_``."""
         return validation.probabilities(self.logits(X))
 
-    @available_if(_classifies)
+    @available_if(estimator.classifies)
     def decision_function(self, X: Any) -> np.ndarray:
         """(rows, classes) logits; with two classes (rows,), how far the second is ahead."""
         return validation.decisions(self.logits(X))

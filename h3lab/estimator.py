@@ -12,6 +12,7 @@ from sklearn import exceptions
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
+from h3lab import worlds
 from h3lab.errors import NotFittedError, UsageError
 from h3lab.spec import Task
 
@@ -21,6 +22,31 @@ class NotLearned(NotFittedError, exceptions.NotFittedError):
 
 
 _TASKS: dict[str | None, Task] = {"classifier": "classification", "regressor": "regression"}
+
+
+def classifies(actor: Any) -> bool:
+    """Whether it has logits of classes; AttributeError says why not, as ``available_if`` wants it."""
+    if actor.task == "regression":
+        raise AttributeError(f"actor {actor.name!r} is a regression: it has predictions, and no probabilities.")
+    return True
+
+
+def knows_probabilities(actor: Any) -> bool:
+    """Whether it has probabilities of classes; else AttributeError."""
+    model = actor.model_ if hasattr(actor, "model_") else worlds.wrap(actor.model)
+    if classifies(actor) and not model.capabilities.probabilities:
+        raise AttributeError(
+            f"actor {actor.name!r} has a model with margins and no probabilities; take one that has them, for example "
+            "CalibratedClassifierCV around the estimator, or use decision_function."
+        )
+    return True
+
+
+def learns_in_steps(actor: Any) -> bool:
+    """Whether it can go on learning from more rows; else AttributeError."""
+    if worlds.wrap(actor.model).capabilities.learns != "batches":
+        raise AttributeError(f"actor {actor.name!r} has a model that learns from all rows at once; use fit.")
+    return True
 
 
 def declared_task(model: Any, pipeline: Any) -> Task | None:

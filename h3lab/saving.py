@@ -35,7 +35,7 @@ def save(actor: Actor, path: str | Path) -> Path:
     Raises NotFittedError before any training, ModelError that names what cannot be written, StorageError.
     """
     path = Path(path).expanduser()
-    if not hasattr(actor, "model_"):
+    if not actor.learned:
         raise NotFittedError(f"actor {actor.name!r} has not learned anything yet, so there is nothing to save.")
     backend = worlds.backend_of(actor.model_)
     if backend is None:

@@ -6,8 +6,10 @@ It knows teachers and feeds; it does not know losses or students.
 from __future__ import annotations
 
 import io
+import types
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
@@ -24,36 +26,41 @@ from h3lab.source import Source
 from h3lab.spec import Spec
 from h3lab.validation import ROWS_AT_A_TIME, check_same, log_softmax, logits_of
 
-#: Answers in memory, newest last; a session that tries many students asks for the same ones again and again.
+#: Answers in memory, newest last: a session that tries many students asks for the same ones again and again.
 _KEPT: OrderedDict[str, np.ndarray] = OrderedDict()
-_KEPT_AT_MOST = 8
+_KEPT_BYTES = 1 << 29
 
 
 def answers(teacher: Any, feed: Feed, clip: float, source: Any = None) -> np.ndarray:
-    """(rows, outputs) float32 logits or predictions, in the feed's order; the teacher is asked once."""
-    teacher = getattr(teacher, "actor", teacher)
+    """(rows, outputs) float32 logits or predictions, in the feed's order. The teacher is asked once: answers are kept
+    in memory, and beside a stored feed in ``$H3LAB_HOME/soft``, under what teacher and feed are."""
     if not feed.spec.outputs:
         raise DataError("this feed has no label, so it cannot be told which classes a teacher's answers are about.")
-    key = fingerprint(_identity(teacher), feed.fingerprint, clip)
-    kept = _KEPT.get(key)
-    file = room("soft") / f"{key}.npy" if feed.url is not None else None
+    asked = _Asked(teacher, feed, clip, source)
+    key = asked.key
+    kept = None if key is None else _KEPT.get(key)
+    file = room("soft") / f"{key}.npy" if key is not None and feed.url is not None else None
     if kept is None and file is not None and file.exists():
         kept = np.load(file, allow_pickle=False)
     if kept is None:
-        kept = np.ascontiguousarray(_ask(teacher, feed, clip, source), dtype=np.float32)
-        if not np.isfinite(kept).all():
-            raise DataError(
-                f"the teacher's answers to {int((~np.isfinite(kept)).any(axis=1).sum())} rows are not finite."
-            )
+        kept = np.ascontiguousarray(asked.logits(), dtype=np.float32)
+        bad = int((~np.isfinite(kept)).any(axis=1).sum())
+        if bad:
+            raise DataError(f"the teacher's answers to {bad} of {len(kept)} rows are not finite.")
         if file is not None:
             buffer = io.BytesIO()
             np.save(buffer, kept, allow_pickle=False)
             replace_file(file, buffer.getvalue())
-    _KEPT[key] = kept
-    _KEPT.move_to_end(key)
-    while len(_KEPT) > _KEPT_AT_MOST:
-        _KEPT.popitem(last=False)
+    if key is not None:
+        _keep(key, kept)
     return kept
+
+
+def _keep(key: str, values: np.ndarray) -> None:
+    _KEPT[key] = values
+    _KEPT.move_to_end(key)
+    while len(_KEPT) > 1 and sum(kept.nbytes for kept in _KEPT.values()) > _KEPT_BYTES:
+        _KEPT.popitem(last=False)
 
 
 def mixture(answers: Sequence[tuple[np.ndarray, float]], spec: Spec) -> np.ndarray:
@@ -94,78 +101,119 @@ class _Parts(Sequence[Batch]):
         return self._parts[number].with_soft(self._soft[self._starts[number] : self._starts[number + 1]])
 
 
-def _identity(teacher: Any) -> Any:
-    if getattr(teacher, "learned", False):
-        pipeline = teacher.pipeline_
-        return ["actor", teacher.model_.parameters(), None if pipeline is None else pipeline.fingerprint]
-    return ["native", teacher]
+class _Asked:
+    """One teacher before one feed: who it is, and what it answers."""
 
+    def __init__(self, teacher: Any, feed: Feed, clip: float, source: Any) -> None:
+        self._feed, self._clip, self._source = feed, clip, source
+        teacher = getattr(teacher, "actor", teacher)  # a run
+        self._teacher = teacher
+        self._actor: Any = None
+        self._model: Model | None = None
+        if hasattr(teacher, "learned"):
+            if not teacher.learned:
+                raise NotFittedError(f"the teacher {teacher.name!r} has not learned anything yet. Train it first.")
+            self._actor, self._model = teacher, teacher.model_
+        elif worlds.wraps(teacher):
+            model = worlds.wrap(teacher)
+            model.build(feed.spec, 0)
+            self._model = model
+        elif not callable(teacher):
+            raise UsageError(
+                f"a {type(teacher).__name__} came as teacher; expected a fitted actor, a run, a fitted model, a "
+                "function of raw rows, or a list of them."
+            )
+        if self._model is not None and not self._model.capabilities.probabilities:
+            raise ModelError(
+                f"the teacher {getattr(teacher, 'name', teacher)!r} has margins and no probabilities, so it has nothing "
+                "to teach but its choices. Train one that has them, such as CalibratedClassifierCV around the estimator."
+            )
 
-def _ask(teacher: Any, feed: Feed, clip: float, source: Any) -> np.ndarray:
-    if getattr(teacher, "learned", False):
-        return _ask_actor(teacher, feed, source)
-    if hasattr(teacher, "get_params") and hasattr(teacher, "pipeline"):
-        raise NotFittedError(f"the teacher {teacher.name!r} has not learned anything yet. Train it first, then distil.")
-    if worlds.wraps(teacher):
-        model = worlds.wrap(teacher)
-        model.build(feed.spec, 0)
-        _check_probabilities(model, f"the teacher {model!r}")
-        return logits_of(model, feed)
-    if callable(teacher):
-        return _over_raw_rows(lambda rows: _asked(teacher, rows, feed.spec, clip), feed, source)
-    raise UsageError(
-        f"a {type(teacher).__name__} came as teacher; expected a fitted actor, a run, a fitted model, a function of "
-        "raw rows, or a list of them."
-    )
+    @property
+    def key(self) -> str | None:
+        """The same for the same teacher and rows; None where a function holds what cannot be told apart."""
+        if self._model is not None:
+            pipeline = None if self._actor is None else self._actor.pipeline_
+            who: Any = [self._model.parameters(), None if pipeline is None else pipeline.fingerprint]
+        else:
+            who = [self._teacher, _mentioned(self._teacher, set()), self._clip]
+        try:
+            return fingerprint(who, self._feed.fingerprint)
+        except (PicklingError, TypeError, AttributeError):
+            return None
 
+    def logits(self) -> np.ndarray:
+        """(rows, outputs) in the feed's order."""
+        feed = self._feed
+        if self._model is None:
+            return self._over_raw_rows(self._of_function)
+        if self._actor is None:
+            return logits_of(self._model, feed)
+        name, spec = self._actor.name, self._actor.spec_
+        if (spec.task, spec.labels, spec.outputs) != (feed.spec.task, feed.spec.labels, feed.spec.outputs):
+            raise SpecMismatch(
+                f"the teacher {name!r} knows {spec} {spec.labels or ''}, the feed has {feed.spec} "
+                f"{feed.spec.labels or ''}. A teacher teaches the classes that it knows itself."
+            )
+        mine, theirs = self._actor.pipeline_, feed.pipeline
+        if mine is None or (theirs is not None and mine.fingerprint == theirs.fingerprint):
+            check_same(feed, spec, f"the feed, which the teacher {name!r} shall read,")
+            return logits_of(self._model, feed)
+        return self._over_raw_rows(self._actor.logits)
 
-def _ask_actor(teacher: Any, feed: Feed, source: Any) -> np.ndarray:
-    spec = teacher.spec_
-    if (spec.task, spec.labels, spec.outputs) != (feed.spec.task, feed.spec.labels, feed.spec.outputs):
-        raise SpecMismatch(
-            f"the teacher {teacher.name!r} knows {spec} {spec.labels or ''}, the feed has {feed.spec} "
-            f"{feed.spec.labels or ''}. A teacher teaches the classes that it knows itself."
-        )
-    _check_probabilities(teacher.model_, f"the teacher {teacher.name!r}")
-    mine, theirs = teacher.pipeline_, feed.pipeline
-    if mine is None or (theirs is not None and mine.fingerprint == theirs.fingerprint):
-        check_same(feed, spec, "the feed")
-        return logits_of(teacher.model_, feed)
-    return _over_raw_rows(teacher.logits, feed, source)
+    def _of_function(self, rows: Any) -> np.ndarray:
+        values = np.asarray(self._teacher(rows), dtype=np.float64)
+        spec = self._feed.spec
+        if spec.task == "regression":
+            return values.reshape(len(values), -1)
+        if values.ndim != 2 or values.shape[1] != spec.classes:
+            raise SpecMismatch(
+                f"the teacher's function returned shape {values.shape}; expected (rows, {spec.classes}): a probability "
+                f"for each of {spec.labels}."
+            )
+        if (values < 0).any() or np.abs(values.sum(axis=1) - 1).max() > 1e-3:
+            raise DataError(
+                "the teacher's function returned rows that do not sum to one, so they are no probabilities. If they "
+                "are logits, return scipy.special.softmax(logits, axis=1)."
+            )
+        return np.log(np.clip(values, self._clip, None))
 
-
-def _check_probabilities(model: Model, what: str) -> None:
-    if not model.capabilities.probabilities:
-        raise ModelError(
-            f"{what} has margins and no probabilities, so it has nothing to teach but its choices. Train one that has "
-            "them, for example CalibratedClassifierCV around the estimator."
-        )
-
-
-def _over_raw_rows(ask: Callable[[Any], np.ndarray], feed: Feed, source: Any) -> np.ndarray:
-    """Answers to the rows before they were prepared, joined to the feed's by key, never by their place."""
-    if source is None and feed.pipeline is None:
+    def _over_raw_rows(self, ask: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Answers to the rows before they were prepared, joined to the feed's by key, never by their place."""
+        feed = self._feed
         batches = feed.epoch(0, batch_size=ROWS_AT_A_TIME, shuffle=False)
-        return np.concatenate([ask(batch.x) for batch in batches])
-    if source is None:
-        raise UsageError(
-            "this teacher answers raw rows, and the feed holds prepared ones. Tell where the raw rows are: "
-            "Distill(teacher, source=rows), the same that the feed was prepared from."
-        )
-    if not isinstance(source, Source):
-        source = worlds.load(worlds.READ)(source)
-    keys, answers = [], []
-    for part in source.parts():
-        table = source.read(part)
-        keys.append(source.keys(part, table))
-        answers.append(ask(table.to_pandas()))
-    return _joined(np.concatenate(keys), np.concatenate(answers), feed)
+        if self._source is None and feed.pipeline is None:
+            return np.concatenate([ask(batch.x) for batch in batches])
+        wanted = np.concatenate([np.asarray(batch.keys) for batch in batches])
+        source = self._raw()
+        told = (feed.pipeline.label, feed.pipeline.weight) if feed.pipeline is not None else ()
+        columns = [name for name in source.schema.names if name not in told]
+        keys, found = [], []
+        for part in source.parts():
+            table = source.read(part, columns)
+            keys.append(source.keys(part, table))
+            found.append(ask(table.to_pandas()))
+        return _joined(np.concatenate(keys), np.concatenate(found), wanted)
+
+    def _raw(self) -> Source:
+        if self._source is not None:
+            return self._source if isinstance(self._source, Source) else worlds.load(worlds.READ)(self._source)  # type: ignore[no-any-return]
+        try:
+            described = None if self._feed.manifest is None else self._feed.manifest["source"]
+            if described is not None:
+                return worlds.reopen(described)  # type: ignore[no-any-return]
+        except DataError as error:
+            raise UsageError(f"{_ASK} ({error})") from error
+        raise UsageError(_ASK)
 
 
-def _joined(keys: np.ndarray, answers: np.ndarray, feed: Feed) -> np.ndarray:
-    wanted = np.concatenate(
-        [batch.keys for batch in feed.epoch(0, batch_size=ROWS_AT_A_TIME, shuffle=False)]  # type: ignore[misc]
-    )
+_ASK = (
+    "this teacher answers raw rows, and the feed holds prepared ones. Tell where the raw rows are: "
+    "Distill(teacher, source=rows), the same that the feed was prepared from."
+)
+
+
+def _joined(keys: np.ndarray, answers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     order = np.argsort(keys, kind="stable")
     at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
     missing = int((keys[at] != wanted).sum())
@@ -174,18 +222,19 @@ def _joined(keys: np.ndarray, answers: np.ndarray, feed: Feed) -> np.ndarray:
     return answers[at]
 
 
-def _asked(function: Any, rows: Any, spec: Spec, clip: float) -> np.ndarray:
-    values = np.asarray(function(rows), dtype=np.float64)
-    if spec.task == "regression":
-        return values.reshape(len(values), -1)
-    if values.ndim != 2 or values.shape[1] != spec.classes:
-        raise SpecMismatch(
-            f"the teacher's function returned shape {values.shape}; expected (rows, {spec.classes}): a "
-            f"probability for each of {spec.labels}."
-        )
-    if (values < 0).any() or np.abs(values.sum(axis=1) - 1).max() > 1e-3:
-        raise DataError(
-            "the teacher's function returned rows that do not sum to one, so they are no probabilities. If they are "
-            "logits, return scipy.special.softmax(logits, axis=1)."
-        )
-    return np.log(np.clip(values, clip, None))
+def _mentioned(function: Any, seen: set[int]) -> dict[str, Any]:
+    """The global values that a function's code names, and theirs: a model that was trained again answers otherwise."""
+    if not isinstance(function, types.FunctionType) or id(function) in seen:
+        return {}
+    seen.add(id(function))
+    found: dict[str, Any] = {}
+    for name in _names(function.__code__):
+        value = function.__globals__.get(name)
+        if value is not None and not isinstance(value, types.ModuleType):
+            found[name] = [value, _mentioned(value, seen)]
+    return found
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))

@@ -142,7 +142,8 @@ class SklearnModel(BaseEstimator):
         if self._traits.rate is not None:
             traits.set_rate(self.estimator_, self._traits.rate, settings.lr)
         try:
-            self._learn(chosen)
+            if len(chosen.y):
+                self._learn(chosen)
         except (ValueError, TypeError) as error:
             if "overflow" in str(error):  # stochastic descent that diverged: the training loop knows what to do then
                 return {"loss": float("nan")}

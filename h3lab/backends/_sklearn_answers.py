@@ -28,10 +28,14 @@ def answers(estimator: Any, x: Any, spec: Spec, clip: float) -> np.ndarray:
     known = np.asarray(getattr(estimator, "classes_", labels))
     columns = np.searchsorted(labels, known)
     exact = exact_of(estimator)
-    if exact is not None:
+    if len(known) == 1:  # it saw no other, and most methods then give a column of some other meaning
+        some = np.zeros((x.shape[0], 1))
+    elif exact is not None:
         some = exact(_two_columns(estimator.decision_function(x)))
     elif isinstance(estimator, _BaseNB):
         some = estimator.predict_joint_log_proba(x)
+        # A class of which no row came yet has no probability at all, and a logit is a number.
+        some = np.maximum(some, np.max(some, axis=1, keepdims=True) - 1e6)
     elif hasattr(estimator, "predict_proba"):
         some = _logarithm(estimator.predict_proba(x), clip)
     else:

@@ -49,6 +49,9 @@ def lesson(batch: Batch, settings: Settings, spec: Spec) -> Lesson:
     hard = 1.0 if batch.soft is None else 0.0 if batch.y is None else float(settings.hard)
     if batch.y is None and not soft:
         raise ModelError("the batch has neither labels nor a teacher's answers, so there is nothing to learn from.")
+    if batch.weight is not None and not batch.weight.all():
+        # Most estimators learn something of rows of weight zero all the same, if only their number.
+        batch = batch.take(batch.weight != 0)
     if not soft:
         assert batch.y is not None
         return Lesson(batch.x, batch.y, batch.weight)
