@@ -90,7 +90,8 @@ class Columns:
         except OSError as error:
             raise _refused(error, self.folder, len(view)) from error
         finally:
-            draft.unlink(missing_ok=True)
+            if draft.exists():
+                draft.unlink()
         return {"file": final.name, "size": len(view), "sha256": sha.hexdigest(), "crc32": crc}
 
     def commit(self, manifest: Mapping[str, Any], pipeline_document: Any = None) -> int:
@@ -218,6 +219,8 @@ class Columns:
         kept = self._numbers()[-KEPT:]
         names = {file["file"] for number in kept for file in _files(self.manifest(number))}
         old = [path for path in self._parts.glob("*") if path.name not in names]
+        for pattern in (".draft.*", "..draft.*"):  # of a committer that died, the second while it wrote
+            old += self.folder.glob(pattern)
         for pattern in ("manifest-*.json", "pipeline-*.h3lab"):
             old += [path for path in self.folder.glob(pattern) if _number(path) not in kept]
         freed = 0
