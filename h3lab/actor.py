@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
-from sklearn.utils.metaestimators import available_if
 
 from h3lab import arrays, estimator, intake, validation, worlds
 from h3lab.errors import UsageError
@@ -75,20 +74,19 @@ class Actor(BaseEstimator):
             pass
         return self
 
-    @available_if(estimator.learns_in_steps)
+    @estimator.available_if(estimator.learns_in_steps)
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> Actor:
         """One pass over these rows, in batches, from where learning stands. ``classes``: all labels, at the first call
         where y does not show each."""
         from h3lab.training import Training
 
-        first = not hasattr(self, "model_")
+        first = not self.learned
         model: Model = worlds.wrap(clone(self.model, safe=False)) if first else self.model_
+        pipeline = self.pipeline if first else self.pipeline_
         if isinstance(X, Feed):
             feed = X
-        elif not first and self.pipeline_ is not None:
-            feed = intake.apply(self.pipeline_, intake.raw_rows((X, y, sample_weight), self.pipeline_))
-        elif first and self.pipeline is not None:
-            feed = intake.apply(self.pipeline, intake.raw_rows((X, y, sample_weight), self.pipeline))
+        elif pipeline is not None:
+            feed = intake.apply(pipeline, X if y is None and sample_weight is None else (X, y, sample_weight))
         else:
             X, y, sample_weight = estimator.checked(self, X, y, sample_weight, reset=first)
             task = self.task
@@ -120,12 +118,12 @@ class Actor(BaseEstimator):
         """(rows,) labels as they stood in the source, or predictions; (rows, targets) where there are several."""
         return validation.predictions(self.logits(X), self.spec_)
 
-    @available_if(estimator.knows_probabilities)
+    @estimator.available_if(estimator.knows_probabilities)
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, classes) probabilities, columns as in ``classes_``."""
         return validation.probabilities(self.logits(X))
 
-    @available_if(estimator.classifies)
+    @estimator.available_if(estimator.classifies)
     def decision_function(self, X: Any) -> np.ndarray:
         """(rows, classes) logits; with two classes (rows,), how far the second is ahead."""
         return validation.decisions(self.logits(X))
@@ -183,7 +181,7 @@ class Actor(BaseEstimator):
             if truth and y is None:
                 return (logits, *validation.labels_of(X))
         elif self.pipeline_ is not None:
-            batch = self.pipeline_.transform(X)
+            batch = self.pipeline_.transform(intake.rows_for(self.pipeline_, X))
             logits, weight = self.model_.logits(batch.x), batch.weight
             if y is None and truth and batch.y is not None:
                 return logits, batch.y, weight

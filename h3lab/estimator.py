@@ -5,11 +5,11 @@ It knows scikit-learn's conventions; it does not know models or training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from sklearn import exceptions
-from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
+from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags, metaestimators
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from h3lab import worlds
@@ -19,6 +19,14 @@ from h3lab.spec import Task
 
 class NotLearned(NotFittedError, exceptions.NotFittedError):
     """What scikit-learn expects an estimator to raise, in h3lab's tree."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    """scikit-learn's, with the types of what it decorates."""
+    return metaestimators.available_if(check)  # type: ignore[no-any-return]
 
 
 _TASKS: dict[str | None, Task] = {"classifier": "classification", "regressor": "regression"}

@@ -5,12 +5,13 @@ It knows every form in which data comes (feeds, arrays, raw rows); it does not k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import numpy as np
 
-from h3lab import estimator
+from h3lab import estimator, worlds
+from h3lab.cells import as_table
 from h3lab.errors import SpecMismatch, UsageError
 from h3lab.feed import Feed
 from h3lab.options import Options
@@ -68,8 +69,7 @@ def apply(pipeline: Any, data: Any) -> Feed:
     """Raw rows through a fitted pipeline, in this process."""
     from h3lab.preparing import prepare
 
-    feed: Feed = prepare(pipeline, data)
-    return feed
+    return prepare(*raw_rows(pipeline, data))
 
 
 def check_pipeline(actor: Any, feed: Feed) -> None:
@@ -135,56 +135,51 @@ def _prepared(pipeline: Any, data: Any, validation: Any, fraction: float | None,
     """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
     from h3lab.preparing import prepare
 
-    rows = raw_rows(data, pipeline)
+    pipeline, rows = raw_rows(pipeline, data)
     if fraction is None:
         feed = prepare(pipeline, rows)
         return feed, None if validation is None else held_out(validation, feed)
-    rest, aside = _split(rows, fraction, seed)
+    rest, aside = rows.split(test=fraction, seed=seed)
     feed = prepare(pipeline, rest)
+    assert feed.pipeline is not None
     return feed, prepare(feed.pipeline, aside)
 
 
-def raw_rows(data: Any, pipeline: Any) -> Any:
-    """Raw rows; (rows, y) becomes rows with the label's column."""
+def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
+    """(pipeline, source) of raw rows in any form. What comes beside the rows, as (rows, y) or (rows, y, weight),
+    becomes a column, which the pipeline is told of where it knows none."""
+    read = worlds.load(worlds.READ)
     if not isinstance(data, tuple):
-        return data
-    from h3lab.cells import as_table
-
+        return pipeline, read(data)
     X, y, weight = (*data, None)[:3]
-    table = as_table(X)
-    for name, values, what in ((pipeline.label, y, "label"), (pipeline.weight, weight, "weight")):
+    table = as_table(read(X))
+    for what, values in (("label", y), ("weight", weight)):
         if values is None:
             continue
-        if name is None:
-            raise UsageError(
-                f'the pipeline names no {what}, and {what}s came beside the rows: Pipeline(..., {what}="...").'
-            )
+        name = getattr(pipeline, what) or str(
+            getattr(values, "name", None) or ("y" if what == "label" else "row_weight")
+        )
         if name in table.column_names:
             raise UsageError(
-                f"the rows already have the {what} column {name!r}; pass the rows alone, or drop the column."
+                f"the rows have the column {name!r} already, and a {what} came beside them. Pass one of them."
             )
         table = table.append_column(name, [np.asarray(values).tolist()])
-    return table
+        if getattr(pipeline, what) is None:
+            pipeline = pipeline.replace(**{what: name})
+    return pipeline, read(table)
 
 
-def _split(rows: Any, fraction: float, seed: int) -> tuple[Any, Any]:
-    from h3lab.cells import as_table
-    from h3lab.source import Source, row_keys
-    from h3lab.source import fraction as drawn
-
-    if isinstance(rows, Source) and hasattr(rows, "split"):
-        return rows.split(test=fraction, seed=seed)  # type: ignore[no-any-return]
-    table = as_table(rows)
-    aside = drawn(row_keys("memory", 0, table.num_rows), seed) < fraction
-    if aside.all() or not aside.any():
-        raise UsageError(
-            f"validation={fraction} of {table.num_rows} rows leaves one side empty; take another fraction."
-        )
-    return table.filter(~aside), table.filter(aside)
+def rows_for(pipeline: Any, data: Any) -> Any:
+    """Raw rows for a fitted pipeline. A bare array has no column names, so it is taken only by a pipeline that was
+    fitted on one, whose columns are x0, x1, ...; else it passes, and the pipeline says what it wants."""
+    unnamed = all(re.fullmatch(r"x\d+", column) for column in pipeline.columns)
+    return (
+        worlds.load(worlds.READ)(np.asarray(data))
+        if unnamed and hasattr(data, "__array__") and not named(data)
+        else data
+    )
 
 
-def is_raw(data: Any) -> bool:
-    """Whether data is a table of named columns rather than an array or a dict of prepared blocks."""
-    if isinstance(data, Mapping):
-        return False
-    return hasattr(data, "column_names") or hasattr(data, "schema") or hasattr(data, "columns")
+def named(data: Any) -> bool:
+    """Whether rows bring their column names."""
+    return hasattr(data, "columns") or hasattr(data, "column_names") or hasattr(data, "schema")

@@ -125,8 +125,8 @@ class _Asked:
             )
         if self._model is not None and not self._model.capabilities.probabilities:
             raise ModelError(
-                f"the teacher {getattr(teacher, 'name', teacher)!r} has margins and no probabilities, so it has nothing "
-                "to teach but its choices. Train one that has them, such as CalibratedClassifierCV around the estimator."
+                f"the teacher {getattr(teacher, 'name', teacher)!r} has margins and no probabilities, so it has "
+                "nothing to teach but its choices. Train one that has them, such as CalibratedClassifierCV around it."
             )
 
     @property
