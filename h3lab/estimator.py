@@ -61,7 +61,8 @@ def declared_task(model: Any, pipeline: Any) -> Task | None:
     """The task as a pipeline or a model's kind says before any data came; None where the labels will tell."""
     if pipeline is not None and pipeline.task is not None:
         return pipeline.task  # type: ignore[no-any-return]
-    return _TASKS.get(get_tags(model).estimator_type) if hasattr(model, "__sklearn_tags__") else None
+    kind = get_tags(model).estimator_type if hasattr(model, "__sklearn_tags__") else None
+    return _TASKS.get(kind) or getattr(model, "task", None)
 
 
 def complete(tags: Tags, model: Any, task: Task | None) -> Tags:
