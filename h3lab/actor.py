@@ -78,6 +78,7 @@ class Actor(BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> Actor:
         """One pass over these rows, in batches, from where learning stands. ``classes``: all labels, at the first call
         where y does not show each."""
+        from h3lab.schedule import Schedule
         from h3lab.training import Training
 
         first = not self.learned
@@ -95,7 +96,8 @@ class Actor(BaseEstimator):
         if not first:
             validation.check_same(feed, self.spec_, "partial_fit")
         options, _ = Options.of(self, {"epochs": 1, "validation": None, "patience": None}, ())
-        for _ in Training(self, model, feed, None, options, Settings(model.settings), fresh=first):
+        schedule = Schedule(feed, model.capabilities, options)
+        for _ in Training(self, model, schedule, None, Settings(model.settings), fresh=first):
             pass
         return self
 

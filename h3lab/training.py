@@ -11,13 +11,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from h3lab import fitness, intake, validation, worlds
 from h3lab.batch import Batch
-from h3lab.errors import NonFiniteLoss, UsageError
+from h3lab.errors import UsageError
 from h3lab.feed import Feed
 from h3lab.model import Model
+from h3lab.nonfinite import lost
 from h3lab.options import Options
 from h3lab.patience import Patience
 from h3lab.pending import Pending
@@ -25,7 +24,7 @@ from h3lab.records import Record
 from h3lab.schedule import Schedule
 from h3lab.settings import Settings
 from h3lab.threads import Threads
-from h3lab.transfer import Distill
+from h3lab.transfer import Distill, parameters_of
 
 
 def train(
@@ -57,19 +56,10 @@ def train(
     steerable = [*model.settings, *(transfer.settings if transfer is not None else ())]
     options, values = Options.of(actor, settings, steerable)
     feed, held_out = intake.feeds(actor, data, options)
-    return Training(
-        actor,
-        model,
-        feed,
-        held_out,
-        options,
-        Settings(steerable, **values),
-        transfer=transfer,
-        start=start,
-        class_weight=class_weight,
-        rank=rank,
-        ranks=ranks,
-    )
+    fitness.check(model.capabilities, feed, held_out, options, transfer, ranks)
+    weights = fitness.class_weights(class_weight, feed, model.capabilities)
+    schedule = Schedule(feed, model.capabilities, options, weights, rank, ranks)
+    return Training(actor, model, schedule, held_out, Settings(steerable, **values), transfer, start)
 
 
 class Training:
@@ -84,30 +74,23 @@ class Training:
         self,
         actor: Any,
         model: Model,
-        feed: Feed,
+        schedule: Schedule,
         held_out: Feed | None,
-        options: Options,
         settings: Settings,
-        *,
         transfer: Distill | None = None,
         start: Any = None,
-        class_weight: str | Mapping[Any, float] | None = None,
-        rank: int = 0,
-        ranks: int = 1,
         fresh: bool = True,
     ) -> None:
-        self.actor, self.model, self.feed, self.options = actor, model, feed, options
+        options = schedule.options
+        self.actor, self.model, self.feed, self.options = actor, model, schedule.feed, options
         self.before_step: Callable[[Training], None] | None = None
         self.step, self.epoch = 0, 0
         self.stopped_at: int | None = None
         self._settings = settings
         self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
         self._patience = None if options.patience is None else Patience(options.patience, options.monitor)
-        can = model.capabilities
-        fitness.check(can, feed, held_out, options, transfer, ranks)
-        weights = fitness.class_weights(class_weight, feed, can)
-        self._schedule = Schedule(feed, can, options, weights, rank, ranks)
-        self._asynchronous = can.asynchronous
+        self._schedule = schedule
+        self._asynchronous = schedule.can.asynchronous
         self._position = 0  # batches of this epoch that are done
         self._before = 0.0  # seconds before the snapshot that this continues
         self._pending = Pending()
@@ -130,14 +113,9 @@ class Training:
         return self._schedule.epochs
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Records of an epoch."""
-        return self._schedule.steps_per_epoch
-
-    @property
     def total_steps(self) -> int:
         """Steps until the end, without regard to patience."""
-        return self.epochs * self.steps_per_epoch
+        return self.epochs * self._schedule.steps_per_epoch
 
     def __iter__(self) -> Iterator[Record]:
         return self
@@ -183,8 +161,6 @@ class Training:
         if self._patience is not None and tree["patience"] is not None:
             self._patience.load_state(tree["patience"])
 
-    # ---- The loop
-
     def _run(self) -> Generator[Record, None, None]:
         try:
             self._begin()
@@ -214,7 +190,7 @@ class Training:
                     yield record
                     continue
                 self._pending.append(record)
-                if self._position == self.steps_per_epoch or self._pending.due():
+                if self._position == self._schedule.steps_per_epoch or self._pending.due():
                     yield from self._fetch()
             patient = self._patience is None or not self._patience.exhausted
             if self.epoch >= self.epochs or not patient:
@@ -229,7 +205,7 @@ class Training:
             self.step += 1
             self._position += 1
             record = {"step": self.step, "epoch": self.epoch, "seconds": self._clock(), **metrics}
-            if self._position == self.steps_per_epoch:
+            if self._position == self._schedule.steps_per_epoch:
                 self._end_epoch(record)
         return record
 
@@ -242,18 +218,8 @@ class Training:
 
     def _check_finite(self, record: Record, batch: Batch | None = None) -> None:
         self._last = record
-        if math.isfinite(record.get("loss", 0.0)):
-            return
-        where = f"epoch {record['epoch']}, step {record['step']}"
-        if batch is not None and batch.keys is not None:
-            where += f", rows with keys {', '.join(map(str, batch.keys[:3]))}, ..."
-        good = all(np.isfinite(v).all() for v in self.model.parameters().values() if v.dtype.kind == "f")
-        kept = "parameters are finite and kept" if good else "parameters are not finite any more: go back to a snapshot"
-        raise NonFiniteLoss(
-            f"{self.actor.name!r}: the loss became {record['loss']} at {where}; {kept}. Look for extreme values in "
-            "these rows, or try a smaller lr, or clip_norm=1.0.",
-            record["step"],
-        )
+        if not math.isfinite(record.get("loss", 0.0)):
+            raise lost(self.actor.name, record, batch, self.model)
 
     def _fetch(self) -> Iterator[Record]:
         for record in self._pending.fetched():
@@ -271,20 +237,13 @@ class Training:
         if self._fresh:
             self.model.build(self.feed.spec, self.options.seed)
             if self._start is not None:
-                self.model.load_parameters(_parameters(self._start))
+                self.model.load_parameters(parameters_of(self._start))
         self.actor.adopt(self.model, self.feed.spec, self.feed.pipeline)
         self._state = "ready"
 
     def __repr__(self) -> str:
-        size = f"{self.epochs} epochs of {self.steps_per_epoch} steps"
+        size = f"{self.epochs} epochs of {self._schedule.steps_per_epoch} steps"
         if self._state in ("new", "ready"):
             return f"Training of {self.actor.name!r}: {size}. Iterate it: for record in training: ..."
         loss = f", loss {self._last['loss']:.4g}" if "loss" in self._last else ""
         return f"Training of {self.actor.name!r}: {self._state} at epoch {self.epoch} of {size}, step {self.step}{loss}"
-
-
-def _parameters(start: Any) -> dict[str, np.ndarray]:
-    actor = getattr(start, "actor", start)
-    if not getattr(actor, "learned", False):
-        raise UsageError(f"start={start!r} came; expected an actor that has learned, or a run.")
-    return dict(actor.model_.parameters())
