@@ -98,6 +98,11 @@ def _loaded_stages(saved: Mapping[str, Any], block: str, types: tuple[Any, ...])
 
 
 def _saved(workers: Any, block: str) -> dict[str, Any]:
+    # skops would write such a function by this name, and find another one, or none, under it.
+    nameless = [kind.__qualname__ for kind in trust.types_in(workers) if "<" in kind.__qualname__]
+    if nameless:
+        reason = f"in block {block!r} {nameless[0]} has no name by which another process finds it. Use functions and "
+        return {"workers": None, "reason": reason + "classes of a module, or of the notebook, in place of lambdas."}
     try:
         return {"workers": trust.dumps(workers, f"block {block!r}")}
     except ModelError as error:
@@ -106,5 +111,5 @@ def _saved(workers: Any, block: str) -> dict[str, Any]:
 
 def _loaded(saved: Mapping[str, Any], block: str, types: tuple[Any, ...]) -> Any:
     if saved["workers"] is None:
-        raise ModelError(f"the pipeline cannot be opened, because it could not be saved whole: {saved['reason']}")
+        raise ModelError(f"this pipeline was not saved whole, so it cannot be opened: {saved['reason']}")
     return trust.loads(saved["workers"], types, f"block {block!r} of this pipeline")

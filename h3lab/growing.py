@@ -114,6 +114,11 @@ def check_kinds(worker: Any, x: Any, where: str) -> None:
         return
     tags = get_tags(worker)
     expected = "text" if chain.takes_text(worker) else "numbers"
+    if x.one and expected == "numbers" and tags.input_tags.two_d_array and not tags.no_validation:
+        raise DataError(
+            f"{where}, worker {chain.name_of(worker)}: it takes a table, and the string {x.names[0]!r} selects one 1-D "
+            f"column. Write [{x.names[0]!r}] to give it a table of one column."
+        )
     anything = tags.no_validation or tags.input_tags.categorical or tags.input_tags.string or tags.input_tags.dict
     if expected == "numbers" and (anything or getattr(worker, "strategy", None) in ("most_frequent", "constant")):
         return
@@ -121,8 +126,8 @@ def check_kinds(worker: Any, x: Any, where: str) -> None:
     for name, found, type_ in zip(x.names, x.kinds, x.table.schema.types, strict=True):
         if found not in fitting:
             raise DataError(
-                f"{where}, worker {chain.name_of(worker)}: column {name!r} is {type_}, and {expected} are expected. "
-                "Give this column to a block of its own, or convert it in the source."
+                f"{where}, worker {chain.name_of(worker)}: column {name!r} is {type_}; a column of {expected} is "
+                "expected. Give this column to a block of its own, or convert it in the source."
             )
 
 

@@ -149,7 +149,10 @@ class Shared:
 
     def __reduce__(self) -> Any:
         if not self.path.exists():
-            signed.dump(self.value, self.path)
+            try:
+                signed.dump(self.value, self.path)
+            except OSError as error:
+                raise storage_error(error, self.path) from error
         return _opened, (self.path,)
 
 
@@ -167,7 +170,10 @@ class Parcel:
     path: Path
 
     def __reduce__(self) -> Any:
-        replace_file(self.path, codec.pack(self.tree))
+        try:
+            replace_file(self.path, codec.pack(self.tree))
+        except OSError as error:
+            raise storage_error(error, self.path) from error
         return _unpacked, (self.path,)
 
 
