@@ -56,33 +56,35 @@ class Exhibit:
 
     def redraw(self) -> None:
         """Bring the picture up to date wherever it is shown."""
-        from IPython.display import publish_display_data
-
         with self._drawing:
-            bundle = self.bundle()
+            picture = bundle(self.followers)
             for display_id in self.ids:
-                publish_display_data(bundle, transient={"display_id": display_id}, update=True)
+                _publish(picture, display_id, update=True)
 
     def publish(self) -> None:
         """The two outputs, in the current cell."""
-        from IPython.display import publish_display_data
-
         display_id = f"h3lab-{self.panel.view}-{len(self.ids)}"
-        publish_display_data({"text/html": f'<div class="h3lab-run h3lab-{self.panel.view}"></div>', "text/plain": ""})
-        finished = all(ended(run.folder.state) for run in self.runs)
-        lines = "\n".join(line(follower.head()) for follower in self.followers)
-        publish_display_data(self.bundle() if finished else {"text/plain": lines}, transient={"display_id": display_id})
+        _publish({"text/html": f'<div class="h3lab-run h3lab-{self.panel.view}"></div>', "text/plain": ""})
+        if all(ended(run.folder.state) for run in self.runs):
+            _publish(bundle(self.followers), display_id)
+        else:
+            _publish({"text/plain": "\n".join(line(follower.head()) for follower in self.followers)}, display_id)
         self.ids.append(display_id)
-
-    def bundle(self) -> dict[str, Any]:
-        """The picture, and the headline as text."""
-        return bundle(self.followers)
 
     def close(self) -> None:
         """Free the panel and its thread."""
         for follower in self.followers:
             follower.leave(self)
         self.panel.close()
+
+
+def _publish(data: dict[str, Any], display_id: str | None = None, update: bool = False) -> None:
+    from IPython.display import publish_display_data
+
+    # Whoever cannot see the picture hears the headline.
+    metadata = {"image/png": {"alt": data["text/plain"]}} if "image/png" in data else {}
+    transient = {"display_id": display_id} if display_id else {}
+    publish_display_data(data, metadata, transient=transient, update=update)
 
 
 _exhibits: dict[tuple[Path, ...], Exhibit] = {}

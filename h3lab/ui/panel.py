@@ -23,6 +23,7 @@ import json
 import threading
 import time
 import uuid
+from contextlib import ExitStack
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,7 @@ class Panel(anywidget.AnyWidget):
         self._context = self._answering = contextvars.copy_context()
         self._followers: list[Follower] = [follow(run.folder) for run in runs]
         self._sent: list[dict[str, int]] = [{} for _ in runs]
+        self._cut: list[set[str]] = [set() for _ in runs]
         self._past: dict[str, Any] | None = None
         self._silent_at = 0.0
         self._lock = threading.RLock()
@@ -133,37 +135,40 @@ class Panel(anywidget.AnyWidget):
         """Send what the page lacks. Called by the follower, with its lock held."""
         index = self._followers.index(follower)
         with self._lock:
-            sent = self._sent[index]
-            if drop_from is not None:
-                for name, size in sent.items():
-                    sent[name] = min(size, int(follower.columns[name].steps.searchsorted(drop_from)))
+            sent, cut = self._sent[index], self._cut[index]
+            for name, size in sent.items() if drop_from is not None else ():
+                kept = int(follower.columns[name].steps.searchsorted(drop_from))
+                if kept < size:
+                    sent[name] = kept
+                    cut.add(name)  # the page has to hear of it even if no points follow
             if self.watching:
-                part, data = self._part(index, sent)
+                part, data = self._part(follower, sent, cut)
                 self.send({"type": "news", "run": index, **part}, buffers=[data])
+                cut.clear()
 
-    def _part(self, index: int, sent: dict[str, int]) -> tuple[dict[str, Any], bytes]:
+    def _part(self, follower: Follower, sent: dict[str, int], cut: set[str]) -> tuple[dict[str, Any], bytes]:
         """What is known of a run beyond ``sent`` (which is brought up to date), and its points in one buffer."""
-        follower, series, data = self._followers[index], [], b""
+        series, data = [], b""
         for name, size in follower.columns.sizes().items():
-            start = sent.get(name, -1)
-            if start != size:
-                series.append({"name": name, "start": max(start, 0), "size": size})
-                data += follower.columns[name].tail(max(start, 0))
+            start = sent.get(name, 0)
+            if start < size or name in cut:
+                series.append({"name": name, "start": start, "size": size})
+                data += follower.columns[name].tail(start)
                 sent[name] = size
         return {"head": follower.head(), "marks": follower.story.marks, "series": series}, data
 
     def _send_state(self, page: str) -> None:
         parts, buffers = [], []
-        for index, follower in enumerate(self._followers):
-            # The follower's lock first, as in `news`; it is held until the message is on its way, so that no news
-            # overtake the state they build on.
-            with follower.lock, self._lock:
-                sent: dict[str, int] = {}
-                part, data = self._part(index, sent)
-                self._sent[index] = sent
+        with ExitStack() as locks:
+            # Held until the state is on its way, so that no news overtake it; followers' first, as in `news`.
+            for lock in [*(follower.lock for follower in self._followers), self._lock]:
+                locks.enter_context(lock)
+            for index, follower in enumerate(self._followers):
+                self._sent[index], self._cut[index] = {}, set()
+                part, data = self._part(follower, self._sent[index], set())
                 parts.append({**part, "settings": follower.info.get("settings", [])})
                 buffers.append(data)
-        self.send({"type": "state", "page": page, "runs": parts, "past": self._past}, buffers=buffers)
+            self.send({"type": "state", "page": page, "runs": parts, "past": self._past}, buffers=buffers)
         if self._past is None and len(self.runs) == 1:
             # A thread: a long journal takes seconds, and this one waits for the page's next message.
             self._past = {}
