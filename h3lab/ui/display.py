@@ -81,10 +81,7 @@ class Exhibit:
 def _publish(data: dict[str, Any], display_id: str | None = None, update: bool = False) -> None:
     from IPython.display import publish_display_data
 
-    # Whoever cannot see the picture hears the headline.
-    metadata = {"image/png": {"alt": data["text/plain"]}} if "image/png" in data else {}
-    transient = {"display_id": display_id} if display_id else {}
-    publish_display_data(data, metadata, transient=transient, update=update)
+    publish_display_data(data, transient={"display_id": display_id} if display_id else {}, update=update)
 
 
 _exhibits: dict[tuple[Path, ...], Exhibit] = {}

@@ -136,11 +136,10 @@ class Panel(anywidget.AnyWidget):
         index = self._followers.index(follower)
         with self._lock:
             sent, cut = self._sent[index], self._cut[index]
-            for name, size in sent.items() if drop_from is not None else ():
-                kept = int(follower.columns[name].steps.searchsorted(drop_from))
-                if kept < size:
-                    sent[name] = kept
-                    cut.add(name)  # the page has to hear of it even if no points follow
+            if drop_from is not None:
+                kept = {name: int(follower.columns[name].steps.searchsorted(drop_from)) for name in sent}
+                cut |= {name for name in sent if kept[name] < sent[name]}  # heard of even if no points follow
+                sent.update({name: kept[name] for name in cut})
             if self.watching:
                 part, data = self._part(follower, sent, cut)
                 self.send({"type": "news", "run": index, **part}, buffers=[data])
