@@ -67,11 +67,14 @@ class Objective:
         assert self._named is not None
         if weight is None and rows == total:
             return self._named(outputs, y)
-        values = self._named(outputs, y, reduction="none").reshape(rows, -1).mean(1)
+        values = self._named(outputs, y, reduction="none")
+        values = values if values.ndim == 1 else values.flatten(1).mean(1)
         return (values if weight is None else values * weight).sum() / total
 
     def _of_own(self, outputs: Tensor, y: Tensor, weight: Tensor | None, total: int) -> Tensor:
         rows = len(outputs)
+        if not rows:  # a rank's share of a batch smaller than the group, whose mean would be no number
+            return outputs.sum()
         value = self._own(outputs, y)  # type: ignore[misc]
         if not isinstance(value, Tensor) or value.shape not in ((), (rows,)):
             came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
