@@ -17,6 +17,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from pathlib import PurePath
 from typing import Any
 
@@ -38,8 +39,7 @@ _SINGLE = frozenset({"sklearn.utils._bunch.Bunch", "sklearn.utils.validation.che
 def dumps(value: Any, what: str = "this object") -> bytes:
     """skops bytes, the same for the same object in any process. ModelError says what of it cannot be written (a lambda,
     an open file)."""
-    import skops.io
-
+    skops = _skops()
     try:
         return _named_in_order(bytes(skops.io.dumps(value)))
     except Exception as error:  # skops raises whatever the object's own reduction raises
@@ -85,8 +85,7 @@ def _without_gaps(file: bytes) -> bytes:
 def loads(data: bytes, types: Iterable[Any] = (), what: str = "this file") -> Any:
     """The object. ``types``: classes and functions of one's own that may be in it. Untrusted names the others and the
     line to type; DamagedData where the bytes are none of skops or their numbers contradict each other."""
-    import skops.io
-
+    skops = _skops()
     types = tuple(types)
     own = {name_of(kind) for kind in types}
     try:
@@ -158,6 +157,21 @@ def parts(value: Any) -> Iterator[Any]:
             todo += list(part.ravel() if isinstance(part, np.ndarray) else part)
         elif not isinstance(part, type):
             todo += vars(part).values() if hasattr(part, "__dict__") else []
+
+
+def _skops() -> Any:
+    """skops imports every module of scikit-learn to find its estimators, and one of them imports torch, in seconds and
+    hundreds of megabytes. That one has no estimator: a stand-in takes its name until skops has looked."""
+    name = "sklearn.externals.array_api_compat.torch"
+    if "skops.io" not in sys.modules and "torch" not in sys.modules and name not in sys.modules:
+        sys.modules[name] = ModuleType(name)
+        try:
+            import skops.io
+        finally:
+            del sys.modules[name]
+    import skops.io
+
+    return skops
 
 
 @contextmanager
