@@ -208,7 +208,7 @@ def test_shares_add_up_to_the_whole_batch():
         shares = [model._update._parts(parts.take(slice(a, b)), settings, 50) for a, b in ((0, 17), (17, 50), (50, 50))]
         for name in full:
             values = [torch.as_tensor(share[name]).item() for share in (full, *shares)]
-                assert sum(values[1:]) == pytest.approx(values[0], rel=1e-5)
+            assert sum(values[1:]) == pytest.approx(values[0], rel=1e-5)
 
 
 def taught(model, **values):
