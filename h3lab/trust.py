@@ -17,8 +17,8 @@ import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any
 
 import numpy as np
