@@ -7,6 +7,8 @@ student gains is measured over several draws of its messages and weights, and sa
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import h3lab as h3
+from h3lab import worlds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +28,19 @@ MESSAGES = str(Path(h3.__file__).parent / "data" / "sms_spam-*.parquet")
 NUMBERS = ["characters", "words", "digits", "capitals", "currency", "exclamations", "longest_number"]
 #: Messages whose labels a student sees (about: they are drawn by key), of some 4,100 that the teacher learned from.
 LABELLED = 100
+SEEDS = 5
+BEGAN = time.monotonic()
 #: Metric → whether more of it is better.
 METRICS = {"accuracy": True, "negative log-likelihood": False, "calibration error": False}
+
+INTRODUCTION = """Text messages, spam or not. A network learns from all labels. Two students see about a hundred of
+them, and learn from those alone, or from the network's answers as well."""
+CAUTION = """Each student is compared with the same student alone, on messages that none has seen, over several seeds,
+which draw the labelled messages as well as the initial weights. The gain is the mean over these pairs (positive is
+better) with its 95 % interval; it is called a gain or a loss only where the interval leaves zero out. The teacher is
+the same one throughout, so the verdict is about being taught by this one."""
+LIVE = """scripts/lab opens the same story as a notebook, with curves that move, and buttons. In any notebook, also
+tomorrow: import h3lab as h3; h3.attach("demo-teacher")"""
 
 
 # ---- What is compared ---------------------------------------------------------------------------------------
@@ -50,8 +64,8 @@ def large_network(spec: Any) -> Any:
     """The teacher's: 256 hidden units."""
     from torch import nn
 
-    hidden = nn.Linear(spec.features, 256)
-    return nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, spec.outputs))
+    first, last = nn.Linear(spec.features, 256), nn.Linear(256, spec.outputs)
+    return nn.Sequential(first, nn.ReLU(), nn.Dropout(0.3), last)
 
 
 def small_network(spec: Any) -> Any:
@@ -149,25 +163,22 @@ def table(compared: pd.DataFrame) -> Iterator[str]:
 # ---- The story ----------------------------------------------------------------------------------------------
 
 
-class Clock:
-    """Says what happens, each line with the seconds since the start."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def __call__(self, *lines: str) -> None:
-        for line in lines:
-            print(f"[{time.monotonic() - self._start:5.1f} s] {line}", flush=True)
+def say(*lines: str) -> None:
+    """Print lines, each with the seconds since this module was imported."""
+    for line in lines:
+        print(f"[{time.monotonic() - BEGAN:5.1f} s] {line}", flush=True)
 
 
-def students(lab: Any, teacher: Any, feed: Any, held_out: Any, *, seeds: int = 5, steps: int = 600) -> Iterator[Result]:
+def students(
+    lab: Any, teacher: Any, feed: Any, held_out: Any, *, seeds: int = SEEDS, steps: int = 600, labelled: int = LABELLED
+) -> Iterator[Result]:
     """Both students, alone and taught, over several seeds, which draw the labelled messages as well as the weights.
 
     A student network takes ``steps`` steps whatever it learns from, so that nobody wins by training longer.
     """
     for seed in range(1, seeds + 1):
         # The seed is not that of the split by source: the same draw again would leave nothing to choose.
-        _, few = feed.split(LABELLED / len(feed), seed=seed)
+        _, few = feed.split(labelled / len(feed), seed=seed)
         started = []
         for (way, (rows, transfer)), (student, model) in product(ways(teacher, few, feed).items(), models().items()):
             actor = h3.Actor(f"demo-{student}-{way}".replace(" ", "-"), model, seed=seed)
@@ -177,3 +188,72 @@ def students(lab: Any, teacher: Any, feed: Any, held_out: Any, *, seeds: int = 5
         for student, way, actor, run in started:
             run.wait()
             yield Result(seed, student, way, run, measures(actor, held_out))
+
+
+def tell(lab: Any, options: argparse.Namespace) -> Path:
+    """Prepare, teach, distil, measure, and write the page."""
+    messages = h3.read(MESSAGES)
+    train, test = messages.split(test=0.2, seed=0)
+    feed = lab.prepare(pipeline(), train)
+    held_out = lab.prepare(feed.pipeline, test)
+    say(f"prepared: {feed}", f"held out: {len(held_out):,} rows")
+    teacher = h3.Actor("demo-teacher", h3.TorchModel(large_network))
+    # Held-out rows only draw the curve: nothing is chosen by it.
+    taught = lab.train(teacher, feed, epochs=3 if options.quick else 10, validation=held_out).wait()
+    mark = ", ".join(f"{metric} {value:.4f}" for metric, value in measures(teacher, held_out).items())
+    say(f"the teacher learned from {len(feed):,} labels: {mark}")
+    results = []
+    steps = 100 if options.quick else 600
+    for result in students(lab, teacher, feed, held_out, seeds=options.seeds, steps=steps, labelled=options.labelled):
+        if result.seed > len({earlier.seed for earlier in results}):
+            say(f"students of seed {result.seed} of {options.seeds}")
+        results.append(result)
+    compared = comparison(results)
+    say(f"each student taught, against the same student alone; {options.seeds} seeds")
+    print("", *table(compared), "", sep="\n")
+    return page(options.out, messages, feed, taught, mark, results, compared)
+
+
+def page(out: Path, messages: Any, feed: Any, taught: Any, mark: str, results: list[Result], compared: Any) -> Path:
+    """The same as one HTML file with pictures, complete in itself."""
+    curves = [result.run for result in results if result.student == "small network" and result.seed == 1]
+    sections: list[tuple[str, Any]] = [
+        ("", INTRODUCTION.replace("\n", " ")),
+        ("Raw rows", messages.head(5)),
+        ("Prepared", f"{feed}\n\n{feed.pipeline}"),
+        ("The teacher", taught),
+        ("", f"On held-out messages: {mark}."),
+        ("A student network, taught in three ways (first seed)", curves),
+        ("Was it worth it?", CAUTION.replace("\n", " ")),
+    ]
+    shown = compared.assign(interval=[f"{low:+.4f} to {high:+.4f}" for low, high in compared[["low", "high"]].values])
+    for metric, rises in METRICS.items():
+        rows = shown.loc[metric].reset_index().drop(columns=["low", "high"])
+        sections.append((f"{metric}: {'more' if rises else 'less'} is better", rows))
+    sections.append(("See it live", LIVE.replace("\n", " ")))
+    out.mkdir(parents=True, exist_ok=True)
+    path: Path = worlds.load("h3lab.ui.page:write_page")(out / "report.html", "A teacher and its students", sections)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m h3lab.demo", description="The whole idea on real data.")
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of the page (%(default)s)")
+    parser.add_argument("--engines", type=int, default=2, help="engines to start (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="draws of messages and weights (%(default)s)")
+    parser.add_argument("--labelled", type=int, default=LABELLED, help="labels that a student sees (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="train little: to see that everything works")
+    options = parser.parse_args(arguments)
+    if options.seeds < 2:
+        parser.error("an interval needs at least two seeds")
+    say(f"{options.engines} engines are starting, or are joined")
+    with h3.Lab(engines=options.engines) as lab:
+        say("the laboratory is ready")
+        path = tell(lab, options)
+    say(f"the curves and the table: {path.resolve().as_uri()}", "the same, live: scripts/lab")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
