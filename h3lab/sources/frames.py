@@ -94,7 +94,6 @@ def reopen(description: Mapping[str, Any]) -> NoReturn:
 
 def frame(what: Any) -> Frame | None:
     """The source of whatever holds rows in memory, or None where it does not."""
-    name = f"a {type(what).__name__}"
     if isinstance(what, pa.Table):
         return Frame(what, "an Arrow table")
     if isinstance(what, pa.RecordBatch):
@@ -109,8 +108,8 @@ def frame(what: Any) -> Frame | None:
         return Frame(_converted(lambda: pa.Table.from_pylist(_named(what))), "a list of dicts")
     if isinstance(what, Mapping) and what:
         return Frame(_converted(lambda: pa.table({str(k): v for k, v in what.items()})), "a dict of columns")
-    if hasattr(what, "__arrow_c_stream__"):  # polars, DuckDB and others
-        return Frame(_converted(lambda: pa.table(what)), name)
+    if hasattr(what, "__arrow_c_stream__") and hasattr(what, "columns"):  # polars, DuckDB and others
+        return Frame(_converted(lambda: pa.table(what)), f"a {type(what).__name__}")
     return None
 
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class File:
         import pyarrow as pa
 
         if is_url(self.root):
-            return pa.PythonFile(_system(self.root).open(self.path, "rb"), mode="r")
+            return _held(_system(self.root), self.path)
         return pa.OSFile(self.path, "rb")
 
     def bytes(self, start: int, stop: int) -> bytes:
@@ -74,6 +75,20 @@ class File:
         return dict(_system(self.root).info(self.path))
 
 
+def _held(system: Any, path: str) -> Any:
+    import pyarrow as pa
+
+    class Held(pa.PythonFile):
+        """A file that keeps its file system: an archive closes with the last who knows it, its members with it."""
+
+    opened = system.open(path, "rb")
+    if isinstance(opened, BytesIO):  # memory:// hands the same object, with one position, to all who open it
+        return pa.BufferReader(opened.getvalue())
+    file = Held(opened, mode="r")
+    file.system = system
+    return file
+
+
 def is_url(text: str) -> bool:
     """Whether a text names a file system too."""
     return "://" in text or "::" in text
@@ -102,12 +117,9 @@ def find(what: Sequence[str]) -> list[File]:
 
 
 def _find(text: str) -> list[File]:
-    system = _system(text)
-    path = system._strip_protocol(text) if is_url(text) else text
     try:
-        kind = system.info(path)["type"]
-    except FileNotFoundError:
-        kind = "glob" if _MAGIC.search(path) else "nothing"
+        system, path = _reached(text)
+        kind = _kind(system, path)
     except OSError as error:
         raise DataError(f"{redacted(text)} cannot be reached: {redacted(str(error))}") from error
     if kind == "file":
@@ -124,6 +136,13 @@ def _find(text: str) -> list[File]:
     if not kept:
         raise DataError(f"no file matches {redacted(text)}.{_meant(system, path)}")
     return [File(text, p, names[p]) for p in sorted(kept, key=lambda p: natural(names[p]))]
+
+
+def _kind(system: Any, path: str) -> str:
+    try:
+        return str(system.info(path)["type"])
+    except FileNotFoundError:
+        return "glob" if _MAGIC.search(path) else "nothing"
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -145,10 +164,18 @@ def _meant(system: Any, path: str) -> str:
 
 
 def _system(text: str) -> Any:
+    return _reached(text)[0]
+
+
+def _reached(text: str) -> tuple[Any, str]:
+    """The file system of a path or URL, and the path in it."""
     import fsspec
 
+    if not is_url(text):
+        return fsspec.filesystem("file"), text
     try:
-        return fsspec.core.url_to_fs(text)[0] if is_url(text) else fsspec.filesystem("file")
+        system, path = fsspec.core.url_to_fs(text)
+        return system, path
     except ImportError as error:
         scheme = text.partition("://")[0]
         package = next((name for name in PIP if name in str(error)), error.name or f"the fsspec package for {scheme}")
