@@ -8,7 +8,6 @@ student gains is measured over several draws of its messages and weights, and sa
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ MESSAGES = str(Path(h3.__file__).parent / "data" / "sms_spam-*.parquet")
 NUMBERS = ["characters", "words", "digits", "capitals", "currency", "exclamations", "longest_number"]
 #: Messages whose labels a student sees (about: they are drawn by key), of some 4,100 that the teacher learned from.
 LABELLED = 100
-SEEDS = 5
 BEGAN = time.monotonic()
 #: Metric → whether more of it is better.
 METRICS = {"accuracy": True, "negative log-likelihood": False, "calibration error": False}
@@ -39,11 +37,6 @@ CAUTION = """Each student is compared with the same student alone, on messages t
 which draw the labelled messages as well as the initial weights. The gain is the mean over these pairs (positive is
 better) with its 95 % interval; it is called a gain or a loss only where the interval leaves zero out. The teacher is
 the same one throughout, so the verdict is about being taught by this one."""
-LIVE = """scripts/lab opens the same story as a notebook, with curves that move, and buttons. In any notebook, also
-tomorrow: import h3lab as h3; h3.attach("demo-teacher")"""
-
-
-# ---- What is compared ---------------------------------------------------------------------------------------
 
 
 def pipeline() -> Any:
@@ -89,9 +82,6 @@ def ways(teacher: Any, few: Any, every: Any) -> dict[str, tuple[Any, Any]]:
         "same messages": (few, h3.Distill(teacher)),
         "every message unlabelled": (every, h3.Distill(teacher, soft=1.0)),
     }
-
-
-# ---- How it is compared -------------------------------------------------------------------------------------
 
 
 def measures(actor: Any, held_out: Any) -> dict[str, float]:
@@ -152,15 +142,20 @@ def comparison(results: Sequence[Result]) -> pd.DataFrame:
 
 def table(compared: pd.DataFrame) -> Iterator[str]:
     """The comparison as lines of text, one metric after another."""
+    for heading, rows in by_metric(compared):
+        left = rows.apply(lambda column: column.str.ljust(column.str.len().max()))
+        yield from ["", heading, *(f"  {line}" for line in left.to_string(index=False, justify="left").splitlines())]
+
+
+def by_metric(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The comparison cut by metric, as text: a heading, and the rows with as many digits as they deserve."""
     for metric, rises in METRICS.items():
-        yield f"{metric} ({'more' if rises else 'less'} is better)"
-        yield f"  {'student':20} {'taught on':26} {'alone':>7}   {'taught':>6}    {'gain':>7}   95 % interval"
-        for (student, way), row in compared.loc[metric].iterrows():
-            values = f"{row.alone:7.4f} → {row.taught:6.4f}   {row.gain:+8.4f}   [{row.low:+.4f}, {row.high:+.4f}]"
-            yield f"  {student:20} {way:26} {values}  {row.verdict}"
-
-
-# ---- The story ----------------------------------------------------------------------------------------------
+        rows = compared.loc[metric].reset_index()
+        rows["interval (95 %)"] = [f"{low:+.4f} to {high:+.4f}" for low, high in rows[["low", "high"]].to_numpy()]
+        for name, form in {"alone": "{:.4f}", "taught": "{:.4f}", "gain": "{:+.4f}"}.items():
+            rows[name] = rows[name].map(form.format)
+        columns = ["student", "taught on", "alone", "taught", "gain", "interval (95 %)", "verdict"]
+        yield f"{metric}: {'more' if rises else 'less'} is better", rows[columns]
 
 
 def say(*lines: str) -> None:
@@ -170,7 +165,7 @@ def say(*lines: str) -> None:
 
 
 def students(
-    lab: Any, teacher: Any, feed: Any, held_out: Any, *, seeds: int = SEEDS, steps: int = 600, labelled: int = LABELLED
+    lab: Any, teacher: Any, feed: Any, held_out: Any, *, seeds: int = 5, steps: int = 600, labelled: int = LABELLED
 ) -> Iterator[Result]:
     """Both students, alone and taught, over several seeds, which draw the labelled messages as well as the weights.
 
@@ -210,7 +205,7 @@ def tell(lab: Any, options: argparse.Namespace) -> Path:
         results.append(result)
     compared = comparison(results)
     say(f"each student taught, against the same student alone; {options.seeds} seeds")
-    print("", *table(compared), "", sep="\n")
+    print(*table(compared), "", sep="\n")
     return page(options.out, messages, feed, taught, mark, results, compared)
 
 
@@ -219,21 +214,17 @@ def page(out: Path, messages: Any, feed: Any, taught: Any, mark: str, results: l
     curves = [result.run for result in results if result.student == "small network" and result.seed == 1]
     sections: list[tuple[str, Any]] = [
         ("", INTRODUCTION.replace("\n", " ")),
-        ("Raw rows", messages.head(5)),
+        ("Raw rows", messages.head(5).drop(columns=["words", "currency", "exclamations"])),
         ("Prepared", f"{feed}\n\n{feed.pipeline}"),
         ("The teacher", taught),
         ("", f"On held-out messages: {mark}."),
         ("A student network, taught in three ways (first seed)", curves),
         ("Was it worth it?", CAUTION.replace("\n", " ")),
+        *by_metric(compared),
+        ("See it live", 'scripts/lab opens the same as a notebook; h3.attach("demo-teacher") finds the run again.'),
     ]
-    shown = compared.assign(interval=[f"{low:+.4f} to {high:+.4f}" for low, high in compared[["low", "high"]].values])
-    for metric, rises in METRICS.items():
-        rows = shown.loc[metric].reset_index().drop(columns=["low", "high"])
-        sections.append((f"{metric}: {'more' if rises else 'less'} is better", rows))
-    sections.append(("See it live", LIVE.replace("\n", " ")))
     out.mkdir(parents=True, exist_ok=True)
-    path: Path = worlds.load("h3lab.ui.page:write_page")(out / "report.html", "A teacher and its students", sections)
-    return path
+    return Path(worlds.load("h3lab.ui.page:write_page")(out / "report.html", "A teacher and its students", sections))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -241,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m h3lab.demo", description="The whole idea on real data.")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of the page (%(default)s)")
     parser.add_argument("--engines", type=int, default=2, help="engines to start (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="draws of messages and weights (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of messages and weights (%(default)s)")
     parser.add_argument("--labelled", type=int, default=LABELLED, help="labels that a student sees (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="train little: to see that everything works")
     options = parser.parse_args(arguments)
@@ -256,4 +247,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
