@@ -81,14 +81,14 @@ class Training:
         start: Any = None,
         fresh: bool = True,
     ) -> None:
-        options = schedule.options
-        self.actor, self.model, self.feed, self.options = actor, model, schedule.feed, options
+        self.actor, self.model, self.feed, self.options = actor, model, schedule.feed, schedule.options
         self.before_step: Callable[[Training], None] | None = None
         self.step, self.epoch = 0, 0
         self.stopped_at: int | None = None
         self._settings = settings
         self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
-        self._patience = None if options.patience is None else Patience(options.patience, options.monitor)
+        wait, monitor = self.options.patience, self.options.monitor
+        self._patience = None if wait is None else Patience(wait, monitor)
         self._schedule = schedule
         self._asynchronous = schedule.can.asynchronous
         self._position = 0  # batches of this epoch that are done
@@ -171,7 +171,8 @@ class Training:
             yield from self._epochs()
             self._state = "finished"
         except GeneratorExit:
-            self._state, self.stopped_at = "stopped", self.step
+            ended = self.step >= self.total_steps and not self._pending.records
+            self._state, self.stopped_at = ("finished", None) if ended else ("stopped", self.step)
             raise
         except BaseException:
             self._state = "failed"
