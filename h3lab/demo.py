@@ -197,7 +197,7 @@ def tell(lab: Any, options: argparse.Namespace) -> Path:
     taught = lab.train(teacher, feed, epochs=3 if options.quick else 10, validation=held_out).wait()
     mark = ", ".join(f"{metric} {value:.4f}" for metric, value in measures(teacher, held_out).items())
     say(f"the teacher learned from {len(feed):,} labels: {mark}")
-    results = []
+    results: list[Result] = []
     steps = 100 if options.quick else 600
     for result in students(lab, teacher, feed, held_out, seeds=options.seeds, steps=steps, labelled=options.labelled):
         if result.seed > len({earlier.seed for earlier in results}):

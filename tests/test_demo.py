@@ -1,6 +1,8 @@
 """The demo: its data are what they say, its statistics are those of a textbook, and it runs from end to end."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,23 @@ def test_another_draw_of_messages_is_another_hundred():
     draws = [set(feed.split(demo.LABELLED / len(feed), seed=seed)[1].batch(slice(None)).keys) for seed in (1, 2)]
     assert all(60 < len(draw) < 140 for draw in draws)
     assert len(draws[0] & draws[1]) < 20
+
+
+# ---- From end to end --------------------------------------------------------------------------------------
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_the_demo_runs_from_end_to_end(tmp_path):
+    command = [sys.executable, "-m", "h3lab.demo", "--quick", "--seeds", "2", "--out", str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "prepared: 4,136 rows · classification, 2 classes · 107 features" in run.stdout
+    verdicts = re.findall(r"(logistic regression|small network) .* (no gain|gain|loss) *$", run.stdout, re.M)
+    assert len(verdicts) == len(demo.METRICS) * 2 * 2, run.stdout
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(
+        words in page for words in ("demo-teacher/1", "demo-small-network-alone/1", "verdict", "TfidfVectorizer")
+    )
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page fetches something from elsewhere"
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"], "it writes nothing beside its page"

@@ -1,15 +1,15 @@
 """The notebooks and the pages of docs/ run as they are written."""
 
+import json
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Pages whose examples need engines; the others run in this process.
-WITH_ENGINES = ("getting-started", "steering")
 
 
 def code_of(page: str) -> str:
@@ -24,7 +24,14 @@ def code_of(page: str) -> str:
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("page", ["data", "models", "distillation"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("data", "models", "distillation"),
+        pytest.param("getting-started", marks=[pytest.mark.cluster, pytest.mark.slow]),
+        pytest.param("steering", marks=[pytest.mark.cluster, pytest.mark.slow]),
+    ],
+)
 def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code_of(page), f"docs/{page}.md", "exec"), {"__name__": page})
@@ -45,3 +52,33 @@ def test_a_notebook_defines_nothing_twice(path):
     defined = re.findall(r"^(?:def|class) (\w+)", "\n".join(cells), re.M)
     used = {name: len(re.findall(rf"\b{name}\b", "\n".join(cells))) - 1 for name in defined}
     assert all(count == 1 for count in used.values()), f"what is used twice belongs into the package: {used}"
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_the_hello_world_notebook_runs_on_a_real_kernel(tmp_path):
+    notebook = nbformat.read(ROOT / "notebooks" / "hello.ipynb", as_version=4)
+    place = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code") + 1
+    notebook.cells.insert(place, nbformat.v4.new_code_cell("teacher_epochs, student_steps, seeds = 3, 60, 2"))
+    notebook.cells.append(nbformat.v4.new_code_cell(PROOF))
+    client = NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    proof = json.loads(notebook.cells[-1].outputs[0].text)
+    assert proof["teacher"] > 0.95
+    assert proof["records"] == list(range(1, 3 * proof["steps"] + 1)), "every step, once, after attaching"
+    assert proof["students"] == 2 * 3 * 2 and set(proof["verdicts"]) <= {"gain", "no gain", "loss"}
+    assert len(proof["verdicts"]) == 12
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert any("image/png" in data and "teacher" in data["text/plain"] for data in shown), "no picture of the run"
+    assert not list(tmp_path.iterdir()), "a notebook writes nothing beside itself"
+
+
+PROOF = """
+import json
+print(json.dumps({
+    "teacher": teacher.score(held_out), "records": again.frame()["step"].tolist(), "steps": feed.steps(32),
+    "students": len(results), "verdicts": compared["verdict"].tolist(),
+}))
+"""
