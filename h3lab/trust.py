@@ -1,7 +1,6 @@
 """Trust: scikit-learn objects as skops bytes, and which types such bytes may hold. Nothing is ever unpickled.
 
-It knows names of types and the two structures whose numbers scikit-learn follows unchecked; it does not know models,
-pipelines or files.
+It knows names of types; it does not know models, pipelines or files.
 
 Bytes are refused, before any object is made, unless each of their types is trusted by skops, is named below, or is the
 caller's own (``types``). A trusted *function* could be called with chosen arguments, so functions are listed by
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from h3lab import trees
 from h3lab.errors import DamagedData, ModelError, Untrusted
 
 _CLASSES = frozenset(
@@ -31,21 +31,30 @@ _CLASSES = frozenset(
     "kernel_ridge linear_model manifold metrics mixture model_selection multiclass multioutput naive_bayes neighbors "
     "neural_network pipeline preprocessing random_projection semi_supervised svm tree".split()
 )
+_NOTHING = object()
 _FUNCTIONS = frozenset({"feature_selection", "metrics"})
 # Boosting over categories keeps a partial of check_array; a partial calls nothing that is not itself trusted.
 _SINGLE = frozenset({"sklearn.utils._bunch.Bunch", "sklearn.utils.validation.check_array", "functools.partial"})
 
 
-def dumps(value: Any, what: str = "this object") -> bytes:
-    """skops bytes, the same for the same object in any process. ModelError says what of it cannot be written (a lambda,
-    an open file)."""
+def dumps(value: Any, what: str = "this object", *, lent: bool = False) -> bytes:
+    """skops bytes, the same for the same object in any process. ModelError says what of it cannot be written (an open
+    file), or not be found again by its name (a lambda); ``lent`` says that :func:`loads` will be given those in
+    ``types``."""
+    found: dict[str, Any] = {}
+    for kind in types_in(value):
+        if found.setdefault(name_of(kind), kind) is not kind or ("<" in kind.__qualname__ and not lent):
+            raise ModelError(
+                f"{what} cannot be saved: {kind.__qualname__} has no name by which another process finds it. Use "
+                "functions and classes of a module, or of the notebook, in place of lambdas and local ones."
+            )
     skops = _skops()
     try:
         return _named_in_order(bytes(skops.io.dumps(value)))
     except Exception as error:  # skops raises whatever the object's own reduction raises
         raise ModelError(
-            f"{what} cannot be saved: {type(error).__name__}: {error}. Use functions and classes of a module in place "
-            "of lambdas and local ones."
+            f"{what} cannot be saved: {type(error).__name__}: {error}. An estimator holds numbers, text and functions; "
+            "leave out open files, connections and the like."
         ) from error
 
 
@@ -94,6 +103,7 @@ def loads(data: bytes, types: Iterable[Any] = (), what: str = "this file") -> An
         if not unknown:
             with _reachable(types):
                 value = skops.io.loads(data, trusted=[*named, *own])
+            broken = next((part for part in parts(value) if not trees.sound(part)), None)
     except Exception as error:  # a damaged zip, a schema that lacks a field, a state that a class refuses, ...
         raise DamagedData(f"{what} holds no readable skops bytes ({type(error).__name__}: {error}).") from error
     if unknown:
@@ -102,8 +112,9 @@ def loads(data: bytes, types: Iterable[Any] = (), what: str = "this file") -> An
             f"{what} holds {', '.join(unknown)}, which h3lab does not know, so it is not opened. If you trust it, "
             f"import them and pass types=[{short}]."
         )
+    if broken is not None:
+        raise DamagedData(f"{what} holds a {type(broken).__name__} whose nodes contradict each other; it is damaged.")
     for part in parts(value):
-        _check(part, what)
         if type(part).__module__.startswith("sklearn.") and getattr(part, "memory", None) is not None:
             part.memory = None  # joblib unpickles what lies in a cache folder, and this one was named by the file
     return value
@@ -111,7 +122,7 @@ def loads(data: bytes, types: Iterable[Any] = (), what: str = "this file") -> An
 
 def name_of(kind: Any) -> str:
     """The name by which skops calls a class or function; text is taken as such a name."""
-    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__name__}"
 
 
 def known(name: str) -> bool:
@@ -123,22 +134,31 @@ def known(name: str) -> bool:
     if package == "numpy":
         found = getattr(np, kind, None)
         return isinstance(found, np.ufunc) or (isinstance(found, type) and issubclass(found, np.generic | np.dtype))
-    if package != "sklearn" or rest.partition(".")[0] not in _CLASSES | _FUNCTIONS or "tests" in rest.split("."):
+    if package != "sklearn" or not _listed(module, _CLASSES | _FUNCTIONS):
         return False
-    found = getattr(importlib.import_module(module), kind, None)
-    # A module of scikit-learn also has what it imports (subprocess.Popen would be found in one).
-    if not str(getattr(found, "__module__", "")).startswith("sklearn."):
+    try:
+        found = getattr(importlib.import_module(module), kind, None)
+    except ImportError:
         return False
-    return rest.partition(".")[0] in (_CLASSES if isinstance(found, type) else _FUNCTIONS)
+    # A module also has what it imports, so that much is found in one that is not its own.
+    own = str(getattr(found, "__module__", ""))
+    return _listed(own, _CLASSES if isinstance(found, type) else _FUNCTIONS)
+
+
+def _listed(module: str, packages: frozenset[str]) -> bool:
+    names = module.split(".")
+    return len(names) > 1 and names[0] == "sklearn" and names[1] in packages and "tests" not in names
 
 
 def types_in(value: Any) -> list[Any]:
-    """Classes and functions of an object of the user's own, parts included, that are not scikit-learn's or NumPy's."""
-    found: dict[str, Any] = {}
+    """Classes and functions in an object, parts included, that come from elsewhere than scikit-learn, NumPy and the
+    standard library."""
+    found: dict[int, Any] = {}
     for part in parts(value):
         kind = part if isinstance(part, type) or type(part).__name__ == "function" else type(part)
-        if kind.__module__.partition(".")[0] not in ("builtins", "sklearn", "numpy", "scipy"):
-            found[name_of(kind)] = kind
+        top = kind.__module__.partition(".")[0]
+        if top not in ("sklearn", "numpy", "scipy") and (top == "__main__" or top not in sys.stdlib_module_names):
+            found[id(kind)] = kind
     return list(found.values())
 
 
@@ -176,68 +196,16 @@ def _skops() -> Any:
 
 @contextmanager
 def _reachable(types: Iterable[Any]) -> Iterator[None]:
-    """skops looks types up by name, and a class of the notebook that travelled here by value has none: lend it one."""
-    lent = []
+    """skops looks types up by name, and a class of the notebook that travelled here by value has none, or one that by
+    now another class has: lend it."""
+    before: list[tuple[Any, str, Any]] = []
     for kind in types:
         module = None if isinstance(kind, str) else sys.modules.get(kind.__module__)
-        if module is not None and not hasattr(module, kind.__qualname__):
-            setattr(module, kind.__qualname__, kind)
-            lent.append((module, kind.__qualname__))
+        if module is not None and getattr(module, kind.__name__, None) is not kind:
+            before.append((module, kind.__name__, getattr(module, kind.__name__, _NOTHING)))
+            setattr(module, kind.__name__, kind)
     try:
         yield
     finally:
-        for module, name in lent:
-            delattr(module, name)
-
-
-def _check(part: Any, what: str) -> None:
-    """scikit-learn follows the numbers of trees without looking; wrong ones would read memory that is not theirs."""
-    name = name_of(type(part))
-    if name == "sklearn.tree._tree.Tree":
-        sound = part.capacity == part.node_count and _sound_tree(part)
-    elif name == "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor":
-        sound = _sound_predictor(part)
-    elif name.startswith(("sklearn.tree.", "sklearn.ensemble.")) and hasattr(part, "n_features_in_"):
-        sound = all(has == given for has, given in _widths(part))
-    else:
-        return
-    if not sound:
-        raise DamagedData(f"{what} holds a {type(part).__name__} whose nodes contradict each other; it is damaged.")
-
-
-def _widths(part: Any) -> Iterator[tuple[int, int]]:
-    """For everything inside a tree or an ensemble: the columns that it reads, and those that it is given."""
-    columns = part.n_features_in_
-    if hasattr(part, "tree_"):
-        yield part.tree_.n_features, columns
-    trees = getattr(part, "estimators_", ())
-    trees = list(trees.ravel() if isinstance(trees, np.ndarray) else trees)
-    given = [len(drawn) for drawn in getattr(part, "estimators_features_", ())] or [columns] * len(trees)
-    yield from (
-        (tree.n_features_in_, width)
-        for tree, width in zip(trees, given, strict=True)
-        if hasattr(tree, "n_features_in_")
-    )
-    for predictor in (one for stage in getattr(part, "_predictors", ()) for one in stage):
-        yield max(predictor.nodes["feature_idx"].max(initial=0) + 1, columns), columns
-
-
-def _sound_tree(tree: Any) -> bool:
-    own = np.arange(tree.node_count)
-    inner = tree.children_left != -1
-    below = np.concatenate([tree.children_left[inner], tree.children_right[inner]])
-    # A child always comes after its parent, so there is no circle either.
-    ordered = (below > np.concatenate([own[inner]] * 2)).all() and (below < tree.node_count).all()
-    columns = tree.feature[inner]
-    return bool(tree.node_count > 0 and ordered and (columns >= 0).all() and (columns < tree.n_features).all())
-
-
-def _sound_predictor(predictor: Any) -> bool:
-    nodes = predictor.nodes
-    inner = nodes["is_leaf"] == 0
-    own, below = np.arange(len(nodes))[inner], nodes[inner]
-    ordered = all((below[side] > own).all() and (below[side] < len(nodes)).all() for side in ("left", "right"))
-    categorical = below[below["is_categorical"] != 0]["bitset_idx"]
-    bits = (predictor.raw_left_cat_bitsets, predictor.binned_left_cat_bitsets)
-    enough = all(b.shape[1:] == (8,) and (categorical < len(b)).all() for b in bits)
-    return bool(len(nodes) and ordered and enough and (below["feature_idx"] >= 0).all())
+        for module, name, value in reversed(before):
+            delattr(module, name) if value is _NOTHING else setattr(module, name, value)

@@ -177,7 +177,7 @@ class SklearnModel(BaseEstimator):
     def state(self) -> dict[str, Any]:
         """See :meth:`h3lab.model.Model.state`."""
         self._built()
-        saved = trust.dumps(self.estimator_, self._name)
+        saved = trust.dumps(self.estimator_, self._name, lent=True)
         return {"estimator": saved, "temperature": self.temperature_, "steps": self._steps}
 
     def load_state(self, state: Mapping[str, Any], types: Iterable[Any] = ()) -> None:

@@ -31,7 +31,7 @@ def parameters(estimator: Any) -> dict[str, np.ndarray]:
     named = _named(estimator)
     if named:
         return {name: np.array(value) for name, value in named.items()}
-    return {WHOLE: np.frombuffer(trust.dumps(estimator, type(estimator).__name__), np.uint8).copy()}
+    return {WHOLE: np.frombuffer(trust.dumps(estimator, type(estimator).__name__, lent=True), np.uint8).copy()}
 
 
 def with_parameters(estimator: Any, given: Mapping[str, np.ndarray], spec: Spec, types: Iterable[Any]) -> Any:

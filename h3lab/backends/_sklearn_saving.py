@@ -15,10 +15,11 @@ from h3lab.spec import Spec
 def to_document(model: SklearnModel) -> dict[str, Any]:
     """The codec tree. ``types``: names of what is not scikit-learn's own and :func:`from_document` has to be given."""
     recipe = clone(model.estimator, safe=False)
+    name = type(recipe).__name__
     return {
-        "estimator": trust.dumps(recipe, type(recipe).__name__),
+        "estimator": trust.dumps(recipe, name),
         "clip": model.clip,
-        "state": model.state(),
+        "state": {**model.state(), "estimator": trust.dumps(model.native, name)},
         "types": [trust.name_of(kind) for kind in trust.types_in([recipe, model.native])],
         "build": "",
     }
