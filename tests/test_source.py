@@ -273,7 +273,8 @@ def test_keys_of_text_follow_the_text_alone(texts, offset):
 
 
 def test_keys_tell_permuted_and_prefixed_texts_apart():
-    texts = ["", "a", "aa", "aaa", "ab", "ba", "abc", "acb", "a\0", "\0a", "\0", "\0\0"]
+    letters = "\0\1\2`abcd"
+    texts = ["".join(letters[i] for i in picked) for n in range(5) for picked in np.ndindex(*[len(letters)] * n)]
     assert len(set(keys_of(pa.chunked_array([texts]), "a").tolist())) == len(texts)
 
 

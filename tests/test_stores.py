@@ -104,6 +104,21 @@ def test_bytes_are_checked_once_a_process_and_change(tmp_path, monkeypatch):
     assert len(calls) == 6
 
 
+def test_everything_is_on_the_disk_before_a_manifest_names_it(tmp_path, monkeypatch):
+    events, fsync, link = [], os.fsync, os.link
+
+    def synced(descriptor):
+        events.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", lambda a, b: events.append(f"link {b.name}") or link(a, b))
+    store = committed(tmp_path)
+    named = events.index("link manifest-000001.json")
+    assert {path.name for path in files_of(store)} | {"parts"} < set(events[:named])
+    assert tmp_path.name in events[named:]
+
+
 def test_equal_parts_share_their_files(tmp_path):
     store = committed(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in files_of(store)}
