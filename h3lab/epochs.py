@@ -16,6 +16,8 @@ from h3lab.rows import Rows, batch_of, columns, is_sparse
 #: megabyte still lies in the processor's cache when its batches are drawn. (A shuffled copy of everything takes
 #: twice as long, page faults included; see benchmarks/feed.py.)
 CHUNK_BYTES = 1 << 20
+#: Rows of many parts are gathered more at a time, because each part costs some microseconds too.
+ROWS_A_PART, LARGEST_CHUNK_BYTES = 32, 32 << 20
 
 
 def permutation(count: int, number: int, seed: int) -> np.ndarray:
@@ -57,7 +59,9 @@ def shuffled(
     size = high - low
     mine = shares(order, batch_size, rank, ranks)
     row_bytes = max(1, rows.nbytes // max(1, len(rows)))
-    at_once = max(1, CHUNK_BYTES // (row_bytes * max(1, size)))
+    several = len(rows.parts) > 1
+    wanted = max(CHUNK_BYTES, min(ROWS_A_PART * len(rows.parts) * row_bytes * several, LARGEST_CHUNK_BYTES))
+    at_once = max(1, wanted // (row_bytes * max(1, size)))
     buffers: dict[str, np.ndarray] | None = None if copy else {}
     for begin in range(start, count, at_once):
         chunk = rows.gather(mine[begin * size : (begin + at_once) * size], buffers)

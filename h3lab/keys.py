@@ -6,6 +6,7 @@ It knows how values become 64-bit keys, the same in any process and version; it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,9 @@ class Keyed(Source):
         return self.base.schema
 
     def parts(self) -> Sequence[Part]:
-        return self.base.parts()
+        # What was prepared with other keys is not the same; a part whose version nobody knows stays one.
+        by = f"|by {', '.join(self.key)}"
+        return [replace(part, version=part.version and part.version + by) for part in self.base.parts()]
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         return self.base.read(part, columns)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,18 @@ def bytes_of(column: Column) -> int:
 
 class Rows:
     """Batches in a row. ``parts`` may be a lazy sequence, read when a row of it is asked for; ``lengths`` are their
-    rows; ``nbytes`` what they weigh in all. All parts have the same arrays with the same types and shapes of a row."""
+    rows; ``nbytes`` what they weigh in all; ``one`` reads a single array of a part, by number and name, where that is
+    less than the part. All parts have the same arrays with the same types and shapes of a row."""
 
-    def __init__(self, parts: Sequence[Batch], lengths: Sequence[int], nbytes: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Batch],
+        lengths: Sequence[int],
+        nbytes: int,
+        one: Callable[[int, str], Column | None] | None = None,
+    ) -> None:
         self.parts, self.nbytes = parts, nbytes
+        self._one = one or (lambda number, name: columns(parts[number]).get(name))
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
     @classmethod
@@ -65,7 +73,7 @@ class Rows:
 
     def column(self, name: str) -> Column | None:
         """One array over all parts, or None where there is none of that name."""
-        pieces = [columns(part).get(name) for part in self.parts]
+        pieces = [self._one(number, name) for number in range(len(self.parts))]
         return None if any(piece is None for piece in pieces) else _stack(pieces)
 
     def take(self, index: Any) -> Batch:

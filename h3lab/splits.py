@@ -49,7 +49,9 @@ class Split(Source):
         if self.numbered and part.rows is not None:
             rows = int(self._mine(self.base.keys(part, _empty_rows(part.rows)), None).sum())
         drawn = f"{self.side} {self.test} {self.seed} {self.stratify} {sorted(self.thresholds.items())}"
-        return replace(part, rows=rows, position={"of": asdict(part)}, version=f"{part.version}|{drawn}")
+        # A part whose version nobody knows stays one.
+        version = f"{part.version}|{drawn}" if part.version else ""
+        return replace(part, rows=rows, position={"of": asdict(part)}, version=version)
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         import pyarrow as pa

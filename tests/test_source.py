@@ -22,6 +22,8 @@ from h3lab.testing import check_source
 class Pieces(Source):
     """A table in parts that begin at ``cuts``; ``told`` says whether parts tell their rows. Counts its reads."""
 
+    version = ""
+
     def __init__(self, table: pa.Table, cuts: Sequence[int] = (), told: bool = True) -> None:
         self.table, self.cuts, self.told, self.reads = table, list(cuts), told, 0
 
@@ -32,7 +34,8 @@ class Pieces(Source):
     def parts(self) -> list[Part]:
         edges = [0, *sorted(min(cut, len(self.table)) for cut in self.cuts), len(self.table)]
         spans = list(zip(edges, edges[1:]))
-        return [Part(i, b - a if self.told else None, "rows", a, {"rows": [a, b]}) for i, (a, b) in enumerate(spans)]
+        lengths = [b - a if self.told else None for a, b in spans]
+        return [Part(i, lengths[i], "rows", a, {"rows": [a, b]}, self.version) for i, (a, b) in enumerate(spans)]
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         self.reads += 1
@@ -125,6 +128,27 @@ def test_a_split_is_about_as_large_as_it_was_asked():
 def test_seeds_draw_other_rows():
     source = Pieces(table(50))
     assert len({tuple(ids(source.split(0.5, seed)[1])) for seed in range(20)}) == 20
+
+
+def test_versions_tell_splits_and_keys_apart():
+    source = Pieces(table(30))
+    source.version = "1"
+    ways = [
+        source,
+        *source.split(0.5),
+        *source.split(0.4),
+        source.split(0.5, 1)[0],
+        source.split(0.5, stratify="class")[0],
+    ]
+    ways += [
+        Keyed(source, "id"),
+        Keyed(source, "name"),
+        Keyed(source, ["id", "name"]),
+        Keyed(source.split(0.5)[0], "id"),
+    ]
+    assert len({way.parts()[0].version for way in ways}) == len(ways)
+    source = Pieces(table(30))
+    assert {way.parts()[0].version for way in (*source.split(0.5), Keyed(source, "id"))} == {""}
 
 
 def test_the_split_of_a_feed_and_of_its_source_agree():

@@ -175,7 +175,13 @@ class Columns:
             raise DataError(f"the feed in {self.folder} has no parts.")
         for file in _files(manifest):
             self._look(file)
-        return Rows(_Parts(self, entries), [entry["rows"] for entry in entries], sum(e["size"] for e in entries))
+
+        def one(number: int, name: str) -> Any:
+            array = entries[number]["arrays"].get(name)
+            return None if array is None else self._column(array)
+
+        nbytes = sum(entry["size"] for entry in entries)
+        return Rows(_Parts(self, entries), [entry["rows"] for entry in entries], nbytes, one)
 
     def read(self, entry: Mapping[str, Any]) -> Batch:
         """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says."""
