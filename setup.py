@@ -25,6 +25,7 @@ CORE = [
     "anywidget>=0.9.13",
     "bokeh>=3.6",
     "matplotlib>=3.9",
+    "pillow>=10.3",
     "lazy_loader>=0.4",
     "psutil>=5.9",
 ]

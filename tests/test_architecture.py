@@ -104,7 +104,8 @@ def path_of(module: str) -> str:
 
 
 def is_core(module: str) -> bool:
-    return "." not in module and module not in (*PROGRAMS, *OUTER_FOLDERS)
+    """Root modules, and the folders at the root that are no outside world, such as `testing`."""
+    return module.split(".")[0] not in (*PROGRAMS, *OUTER_FOLDERS)
 
 
 def folder_of(module: str) -> str | None:
