@@ -129,10 +129,12 @@ def check_columns(table: pa.Table, schema: pa.Schema, context: str) -> pa.Table:
 @dataclass(frozen=True, eq=False)
 class Cells:
     """Columns of raw rows, as ColumnTransformer would select them: ``one`` means a string chose them, so a worker
-    gets a 1-D column; otherwise it gets a 2-D table with names."""
+    gets a 1-D column; otherwise it gets a 2-D table with names. ``bare``: a worker has made them of such a table, so
+    the next one gets an array of objects without names."""
 
     table: pa.Table
     one: bool = False
+    bare: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -151,14 +153,17 @@ class Cells:
 
     def column(self, index: int) -> Cells:
         """One of the columns, 1-D."""
-        return Cells(self.table.select([index]), one=True)
+        return Cells(self.table.select([index]), True, self.bare)
 
     def types(self) -> str:
         """Columns with their types, for messages."""
         return ", ".join(f"{field.name!r} ({field.type})" for field in self.table.schema)
 
     def native(self) -> Any:
-        """What ColumnTransformer would give a worker: a Series, or a DataFrame."""
+        """What ColumnTransformer would give a worker: a Series, or a DataFrame; an array of objects where bare."""
+        if self.bare:
+            arrays = [column.to_numpy().astype(object) for column in self.table.columns]
+            return arrays[0] if self.one else np.stack(arrays, axis=1)
         if self.one:
             return self.table.column(0).to_pandas().rename(self.names[0])
         types = set(self.table.schema.types)

@@ -6,6 +6,7 @@ It knows what a worker may be given and must give back; it does not know how a w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def transform(worker: Any, x: Any, where: str) -> Any:
 def rows(x: Any, chosen: np.ndarray) -> Any:
     """Some rows of an input, by mask."""
     if isinstance(x, Cells):
-        return Cells(x.table.filter(chosen), x.one)
+        return replace(x, table=x.table.filter(chosen))
     return x[chosen]
 
 
@@ -72,7 +73,7 @@ def stacked(parts: Sequence[Any]) -> Any:
         import pyarrow as pa
 
         tables = [part.table for part in parts]
-        return Cells(pa.concat_tables(tables, promote_options="permissive"), parts[0].one)
+        return replace(parts[0], table=pa.concat_tables(tables, promote_options="permissive"))
     if hasattr(parts[0], "indptr"):
         from scipy import sparse
 
@@ -129,7 +130,7 @@ def finished(x: Any, where: str) -> Any:
     from scipy import sparse
 
     if isinstance(x, Cells):
-        x = x.array()
+        x = x.native() if x.bare else x.array()
     if sparse.issparse(x):
         return sparse.csr_matrix(x)
     x = np.asarray(x)

@@ -79,7 +79,7 @@ def kept(path: Path, digest: Any = None) -> Any:
 
 def _taken_apart(x: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if isinstance(x, Cells):
-        return {"kind": "cells", "one": x.one}, {"arrow": _stream(x.table)}
+        return {"kind": "cells", "one": x.one, "bare": x.bare}, {"arrow": _stream(x.table)}
     if hasattr(x, "indptr"):
         x = x.tocsr()
         return {"kind": "csr", "columns": x.shape[1]}, {"data": x.data, "indices": x.indices, "indptr": x.indptr}
@@ -113,7 +113,7 @@ def _put_together(form: dict[str, Any], arrays: dict[str, np.ndarray], digest: A
 
     table = pa.ipc.open_stream(pa.py_buffer(arrays["arrow"])).read_all()
     if kind == "cells":
-        return Cells(table, form["one"])
+        return Cells(table, form["one"], form["bare"])
     if kind == "frame":
         return table.to_pandas()
     values = [column.to_numpy() for column in table.columns]

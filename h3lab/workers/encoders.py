@@ -13,6 +13,7 @@ import numpy as np
 
 from h3lab.cells import Cells
 from h3lab.errors import DataError
+from h3lab.labels import dense
 from h3lab.mergeable import Plain
 from h3lab.workers import standins
 
@@ -100,11 +101,7 @@ def padded(columns: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 
 def _encoded(x: Cells, position: int) -> tuple[list[Any], np.ndarray]:
-    import pyarrow as pa
-
-    column = x.table.column(position)
-    column = column.cast(standins.plain(column.type)) if pa.types.is_dictionary(column.type) else column
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    encoded = dense(x.table.column(position)).combine_chunks().dictionary_encode(null_encoding="encode")
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.cells import Cells, matrix
+from h3lab.labels import dense
 from h3lab.mergeable import Plain
 from h3lab.workers import standins
 from h3lab.workers.encoders import KINDS
@@ -76,14 +77,24 @@ class Simple(Plain):
             warnings.filterwarnings("ignore", "Mean of empty|Skipping features")
             worker.fit(rows)
 
+    def transform(self, worker: Any, x: Any) -> Any:
+        """As the worker's own; text stays in Arrow, where the next worker finds its few distinct values quickly."""
+        fills = list(worker.statistics_)
+        raw = isinstance(x, Cells) and not x.one and set(x.kinds) == {"text"} and len(fills) == x.shape[1]
+        usual = standins.is_nan(worker.missing_values) and worker.strategy in ("most_frequent", "constant")
+        if not raw or not usual or worker.add_indicator or not all(isinstance(fill, str) for fill in fills):
+            return super().transform(worker, x)
+        import pyarrow as pa
+
+        columns = [dense(column).fill_null(fill) for column, fill in zip(x.table.columns, fills, strict=True)]
+        return Cells(pa.table(columns, names=x.names), bare=True)
+
 
 def _counted(x: Cells, position: int, all_values: bool) -> tuple[int, list[Any], list[int]]:
     """Values that are not missing, and how often each stands there (one of them, where only their type matters)."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = x.table.column(position)
-    column = column.cast(standins.plain(column.type)) if pa.types.is_dictionary(column.type) else column
+    column = dense(x.table.column(position))
     there = column.filter(pc.invert(pc.is_null(column, nan_is_null=True)))
     if not all_values:
         return len(there), there.slice(0, 1).to_pylist(), [1] * min(1, len(there))

@@ -23,8 +23,8 @@ def numbers(x: Any, rows: np.ndarray) -> Any:
 
 
 def values(x: Cells, columns: Sequence[Sequence[Any]]) -> Any:
-    """Python values by column as a DataFrame with the columns and types of ``x``; whole numbers with a None among them
-    become floats with a NaN, as they would in a DataFrame of all rows."""
+    """Python values by column in the form of ``x``, a DataFrame with its columns and types; whole numbers with a None
+    among them become floats with a NaN, as they would in a DataFrame of all rows."""
     import pyarrow as pa
 
     table = pa.table(
@@ -33,7 +33,7 @@ def values(x: Cells, columns: Sequence[Sequence[Any]]) -> Any:
             for field, column in zip(x.table.schema, columns, strict=True)
         }
     )
-    return table.to_pandas()
+    return Cells(table, x.one, x.bare).native()
 
 
 def plain(type_: Any) -> Any:

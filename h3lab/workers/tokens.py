@@ -55,6 +55,7 @@ def _lowered(data: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.frombuffer(b"".join(rows), np.uint8), bounds
 
 
+_ASCII_WORD = np.array([bool(re.match(r"\w", chr(point), re.ASCII)) for point in range(256)])
 _ASCII_LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8)
 
 
@@ -86,7 +87,7 @@ def _runs(data: np.ndarray, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
 def _words(data: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """For each byte of UTF-8 whether it belongs to a word character; and, outside ASCII, the characters before each."""
     if not len(data) or data.max() < 128:
-        return _word_table()[:256][data], None
+        return _ASCII_WORD[data], None
     points = np.frombuffer(data.tobytes().decode().encode("utf-32-le"), np.uint32)
     first = (data & 0xC0) != 0x80
     before = np.zeros(len(data) + 1, np.int64)
