@@ -144,15 +144,15 @@ class Feed:
 
     def frame(self, n: int = 5) -> pd.DataFrame:
         """The first ``n`` prepared rows, one column a feature, with the label and the row's key."""
-        return worlds.load("h3lab.stores.doors:frame")(self, n)
+        return worlds.load(worlds.DOORS["frame"])(self, n)
 
     def arrow(self) -> pa.Table:
         """All rows as an Arrow table: one list column a block, ``y`` decoded, ``weight``, ``key``."""
-        return worlds.load("h3lab.stores.doors:arrow")(self)
+        return worlds.load(worlds.DOORS["arrow"])(self)
 
     def torch(self) -> Any:
         """A map-style ``torch.utils.data.Dataset`` of (x, y) tensors, y as codes; for loops of your own."""
-        return worlds.load("h3lab.stores.torchset:TorchSet")(self)
+        return worlds.load(worlds.DOORS["torch"])(self)
 
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch, the short last one included."""
@@ -204,7 +204,7 @@ class Feed:
 
     def store(self, folder: Path | str) -> Feed:
         """Write it to a folder of memory-mapped columns; returns the stored feed."""
-        stored: Feed = worlds.load("h3lab.stores:store")(self, folder)
+        stored: Feed = worlds.load(worlds.STORE)(self, folder)
         return stored
 
     def __reduce__(self) -> Any:
@@ -236,7 +236,7 @@ def _rebuild(parts: list[Batch], spec: Spec, pipeline: Pipeline | None) -> Feed:
 
 
 def _open(url: str | Path, number: int | None, types: Sequence[Any]) -> Feed:
-    store = worlds.load("h3lab.stores:open_store")(url)
+    store = worlds.load(worlds.OPEN_STORE)(url)
     manifest = store.manifest(number)
     return Feed(store.rows(manifest), Spec.from_json(manifest["spec"]), store=store, manifest=manifest, types=types)
 

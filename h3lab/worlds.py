@@ -74,6 +74,15 @@ TO_SKLEARN = "h3lab.backends._sklearn_plain:to_sklearn"
 #: Whatever names rows → a Source.
 READ = "h3lab.sources:read"
 
+#: A feed into a folder, a folder's store, and the doors by which a feed leaves.
+STORE = "h3lab.stores:store"
+OPEN_STORE = "h3lab.stores:open_store"
+DOORS = {
+    "frame": "h3lab.stores.doors:frame",
+    "arrow": "h3lab.stores.doors:arrow",
+    "torch": "h3lab.stores.torchset:TorchSet",
+}
+
 #: Kind of a source's description → the function that opens it again.
 SOURCES = {
     "files": "h3lab.sources.files:reopen",
