@@ -1,0 +1,59 @@
+"""Processes of this machine: which one it is, whether it lives, and how it ends with its children.
+
+A process id alone is no name, because the system gives it away again; with the time of its start it is one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+
+def born(pid: int) -> float | None:
+    """When a living process started (seconds since the epoch), or None where there is none."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # A zombie is dead: where init does not reap (containers), an orphan stays one for ever.
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def alive(pid: int | None, since: float | None = None) -> bool:
+    """Whether the process lives and, where ``since`` is given, is still the one that started then."""
+    start = born(pid) if pid else None
+    return start is not None and (since is None or abs(start - since) < 0.05)
+
+
+def command(pid: int) -> str:
+    """The command line of a process, empty where there is none."""
+    import psutil
+
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ""
+
+
+def end_group(pid: int) -> None:
+    """SIGKILL a process that leads a group, and the group with it."""
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def exit_text(code: int | None) -> str:
+    """``exit code 3``, ``killed by SIGKILL``: how a process ended, in words."""
+    if code is None:
+        return "ended without a word"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

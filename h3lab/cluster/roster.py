@@ -1,0 +1,193 @@
+"""The roster: the runs of a lab that have not ended. It starts them on free slots, in order, and brings lost ones back.
+
+All it needs to know stands in the runs' folders, so that a new keeper goes on where a dead one stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from h3lab.cluster import snapshots
+from h3lab.cluster.attempt import Attempt, Verdict, stuck, verdict
+from h3lab.cluster.labfolder import tail
+from h3lab.cluster.slots import Slot, Slots
+from h3lab.folder import ENDED, RunFolder, folders
+
+LOG = logging.getLogger("h3lab.keeper")
+
+
+@dataclass
+class Entry:
+    """A run in the roster: waiting (no attempt), or going."""
+
+    folder: RunFolder
+    ranks: int
+    created: float
+    attempt: Attempt | None = None
+    lost: dict[int, str] = field(default_factory=dict)
+    released: bool = False
+    home: tuple[str, ...] = ()  # the slots it comes back to
+
+    @property
+    def name(self) -> str:
+        """``digits/3``."""
+        return self.folder.name
+
+
+class Roster:
+    """Runs by name."""
+
+    def __init__(self, lab: str, slots: Slots) -> None:
+        self._slots = slots
+        self.entries: dict[str, Entry] = {}
+        for folder in folders():
+            if folder.info.get("lab") == lab and folder.state["state"] not in ENDED:
+                self.enter(folder)
+
+    def enter(self, folder: RunFolder) -> None:
+        """Take a run in; one that is known already stays as it is."""
+        if folder.name in self.entries:
+            return
+        info = folder.info
+        entry = Entry(folder, int(info["ranks"]), float(info["created"]), Attempt.newest(folder))
+        if entry.attempt is not None:
+            entry.home = tuple(slot["name"] for slot in entry.attempt.slots)
+        self.entries[entry.name] = entry
+
+    @property
+    def going(self) -> dict[str, str]:
+        """Slot → the run on it."""
+        return {
+            slot["name"]: entry.name
+            for entry in self.entries.values()
+            if entry.attempt is not None
+            for slot in entry.attempt.slots
+        }
+
+    def tick(self) -> None:
+        """Look after every run once."""
+        for entry in list(self.entries.values()):
+            if entry.attempt is not None:
+                self._follow(entry)
+        waiting = [entry for entry in self.entries.values() if entry.attempt is None]
+        for entry in sorted(waiting, key=lambda entry: (not entry.home, entry.created)):
+            self._serve(entry)
+
+    # ---- A run with an attempt ----
+
+    def _follow(self, entry: Entry) -> None:
+        attempt = entry.attempt
+        assert attempt is not None
+        ends = {rank: end["exit"] for rank in range(entry.ranks) if (end := attempt.end(rank)) is not None}
+        self._look_for_lost(entry, attempt, ends)
+        if not ends and not entry.lost:
+            return
+        errors = [error for rank in range(entry.ranks) if (error := attempt.error(rank)) is not None]
+        found = verdict(entry.folder.state["state"], ends, entry.lost, errors, entry.ranks)
+        if found.what == "broken" and not entry.released:
+            entry.released = True
+            self._release(entry, attempt, ends)
+        elif found.what not in ("going", "broken"):
+            self._settle(entry, attempt, found)
+
+    def _look_for_lost(self, entry: Entry, attempt: Attempt, ends: dict[int, int]) -> None:
+        for rank, planned in enumerate(attempt.slots):
+            slot = self._slots.slots.get(planned["name"])
+            same = slot is not None and slot.pid == planned["pid"] and slot.born == planned["born"]
+            # While a keeper finds its slots again they have no process yet.
+            if rank in ends or same or (slot is not None and slot.state == "starting" and slot.reason == "found again"):
+                continue
+            entry.lost.setdefault(rank, f"rank {rank} was on {planned['name']}, whose engine has ended")
+
+    def _release(self, entry: Entry, attempt: Attempt, ends: dict[int, int]) -> None:
+        for rank, planned in enumerate(attempt.slots):
+            started = attempt.start(rank)
+            if rank in ends or rank in entry.lost or started is None:
+                continue
+            LOG.info("%s: rank %d is released", entry.name, rank)
+
+            def failed(reason: str, rank: int = rank) -> None:
+                entry.lost.setdefault(rank, reason)
+
+            slot = self._slots.slots[planned["name"]]
+            self._slots.call(slot, "end", (started["pid"],), lambda answer: None, failed)
+
+    def _settle(self, entry: Entry, attempt: Attempt, found: Verdict) -> None:
+        LOG.info("%s: attempt %d is %s. %s", entry.name, attempt.number, found.what, found.reason)
+        if found.what == "over":
+            del self.entries[entry.name]
+            return
+        if found.error is not None:
+            self._fail(entry, attempt, dict(found.error))
+            return
+        entry.attempt, entry.lost, entry.released = None, {}, False
+        entry.home = tuple(slot["name"] for slot in attempt.slots)
+        step = snapshots.newest_step(entry.folder)
+        if stuck(entry.folder, step):
+            log = "\n".join(filter(None, (tail(attempt.log(rank)) for rank in range(entry.ranks))))
+            message = (
+                f"{found.reason}. It was started again from step {step} and came no further, so it is given up. "
+                f"The end of its log:\n{log}"
+            )
+            self._fail(entry, attempt, {"type": "EngineLost", "message": message, "traceback": "", "rank": 0})
+            return
+        entry.folder.write_state(
+            "lost", attempt=attempt.number, step=step, message=f"{found.reason}; it comes back from step {step}"
+        )
+
+    def _fail(self, entry: Entry, attempt: Attempt, error: dict[str, object]) -> None:
+        entry.folder.write_state("failed", attempt=attempt.number, error=error, message=str(error["message"]))
+        del self.entries[entry.name]
+
+    # ---- A run without one ----
+
+    def _serve(self, entry: Entry) -> None:
+        if not entry.home and any(control.get("stop") for _, control in entry.folder.controls()):
+            entry.folder.write_state("stopped", attempt=0, step=0, message="stopped before it began")
+            del self.entries[entry.name]
+            return
+        slots = self._places(entry)
+        if slots is None:
+            self._say_waiting(entry)
+        else:
+            self._begin(entry, slots)
+
+    def _places(self, entry: Entry) -> list[Slot] | None:
+        taken = set(self.going) | {
+            name for other in self.entries.values() if other.attempt is None and other is not entry for name in other.home
+        }
+        free = [slot for slot in self._slots.ready if slot.name not in taken]
+        if entry.home:
+            # It comes back in its own slots, unless one of them never will.
+            usable = {n for n in entry.home if (s := self._slots.slots.get(n)) is not None and s.state != "failed"}
+            if len(usable) == len(entry.home):
+                free = [slot for slot in free if slot.name in usable]
+        return free[: entry.ranks] if len(free) >= entry.ranks else None
+
+    def _say_waiting(self, entry: Entry) -> None:
+        state = entry.folder.state
+        if state["state"] == "lost":
+            return
+        before = [other.name for other in self.entries.values() if other is not entry and other.created < entry.created]
+        actors = ", ".join(repr(name.rpartition("/")[0]) for name in before)
+        message = f"queued behind {actors}" if before else "queued until a slot is ready"
+        if state.get("message") != message or state["state"] != "queued":
+            entry.folder.write_state("queued", attempt=state["attempt"], step=0, message=message)
+
+    def _begin(self, entry: Entry, slots: list[Slot]) -> None:
+        step = snapshots.newest_step(entry.folder)
+        plan = [{"name": slot.name, "pid": slot.pid, "born": slot.born, "host": slot.host} for slot in slots]
+        attempt = entry.attempt = Attempt.begin(entry.folder, plan, step)
+        names = [slot.name for slot in slots]
+        LOG.info("%s: attempt %d begins on %s from step %d", entry.name, attempt.number, ", ".join(names), step)
+        entry.folder.write_state("starting", attempt=attempt.number, step=step, slots=names, since_request=time.time())
+        for rank, slot in enumerate(slots):
+
+            def failed(reason: str, rank: int = rank) -> None:
+                entry.lost.setdefault(rank, reason)
+
+            arguments = (str(entry.folder.path), attempt.number, rank)
+            call = ("rank", arguments, str(attempt.log(rank)), str(attempt.report(rank)))
+            self._slots.call(slot, "start", call, lambda answer: None, failed)

@@ -1,0 +1,250 @@
+"""Slots: places with stable names where ranks run, each one an engine that is started, opened and restarted in place.
+
+It knows engines and their answers; it does not know runs. :meth:`Slots.tick` never waits, except for a controller.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from h3lab.cluster import engines, host, processes
+from h3lab.cluster.labfolder import LabFolder
+from h3lab.home import home
+
+LOG = logging.getLogger("h3lab.keeper")
+
+#: How long an engine may take until it is registered and open, how long it may be silent, how often it is tried.
+START_SECONDS, ANSWER_SECONDS, TRIES = 30.0, 20.0, 3
+WATCH_SECONDS = 0.1
+
+
+@dataclass
+class Slot:
+    """``state``: ``down``, ``starting``, ``ready`` or ``failed``. Process id and birth of the engine tell whoever started
+    something on an earlier one that it is gone."""
+
+    name: str
+    state: str = "down"
+    since: float = field(default_factory=time.time)
+    engine: int | None = None
+    pid: int | None = None
+    born: float | None = None
+    host: str = ""
+    reason: str = ""
+    tries: int = 0
+
+    def become(self, state: str, reason: str = "") -> None:
+        """Enter a state now."""
+        LOG.info("%s: %s %s", self.name, state, reason)
+        self.state, self.reason, self.since = state, reason, time.time()
+
+
+@dataclass
+class Call:
+    """A question to an engine: it is answered, fails, or is late."""
+
+    slot: str
+    what: str
+    result: Any
+    done: Callable[[Any], None]
+    failed: Callable[[str], None]
+    asked: float = field(default_factory=time.time)
+
+
+class Slots:
+    """All slots of a lab."""
+
+    def __init__(self, folder: LabFolder, under: Any, names: list[str]) -> None:
+        self._folder = folder
+        self._under = under
+        self._client: Any = None
+        self._calls: list[Call] = []
+        self._opening: set[int] = set()
+        self._watched = 0.0
+        self._start_again = False
+        self.slots = {name: Slot(name) for name in names}
+
+    @property
+    def ready(self) -> list[Slot]:
+        """Slots that can start something."""
+        return [slot for slot in self.slots.values() if slot.state == "ready"]
+
+    def bring_up(self) -> None:
+        """Find what a dead keeper left, or start a controller, and connect; engines follow in :meth:`tick`."""
+        if self._under.ours:
+            for name in self._under.adopt():
+                if name in self.slots:
+                    self.slots[name].become("starting", "found again")
+                else:
+                    self._under.end(name)
+            if not self._under.controlled:
+                self._under.start_controller()
+        self._connect()
+
+    def _connect(self) -> None:
+        import ipyparallel as ipp
+
+        self._client = ipp.Client(str(self._under.connection), timeout=ANSWER_SECONDS)
+        self._opening.clear()
+
+    def tick(self) -> None:
+        """Advance every slot as far as it goes without waiting."""
+        self._answers()
+        now = time.monotonic()
+        if now - self._watched < WATCH_SECONDS:
+            return
+        self._watched = now
+        if not self._under.controlled:
+            self._restart_all()
+        for slot in self.slots.values():
+            self._watch(slot)
+        for engine in self._client.ids:
+            if engine not in self._opening:
+                self._open(engine)
+
+    def _watch(self, slot: Slot) -> None:
+        silent = time.time() - slot.since
+        if slot.state == "down" and self._under.ours:
+            self._start(slot)
+        elif slot.state == "starting" and not self._under.running(slot.name):
+            self._lost(slot, f"its engine ended while it started. The end of its log:\n{self._log(slot)}")
+        elif slot.state == "starting" and silent > START_SECONDS:
+            self._lost(slot, f"its engine has not registered for {silent:.0f} s. Its log:\n{self._log(slot)}")
+        elif slot.state == "ready" and not self._lives(slot):
+            self._lost(slot, f"its engine (process {slot.pid}) has ended")
+
+    def _lives(self, slot: Slot) -> bool:
+        if self._under.ours:
+            return processes.alive(slot.pid, slot.born)
+        return slot.engine in self._client.ids
+
+    def _start(self, slot: Slot) -> None:
+        slot.tries += 1
+        slot.become("starting")
+        self._under.start(slot.name, {"H3LAB_HOME": str(home()), **engines.environment(_index(slot.name))})
+
+    def _lost(self, slot: Slot, reason: str) -> None:
+        if self._under.ours:
+            self._under.end(slot.name)
+        slot.engine = slot.pid = None
+        slot.become("failed" if slot.tries >= TRIES or not self._under.ours else "down", reason)
+        for call in [c for c in self._calls if c.slot == slot.name]:
+            self._calls.remove(call)
+            call.failed(f"{slot.name}: {reason}")
+
+    def _log(self, slot: Slot) -> str:
+        output: str = self._under.output(slot.name)
+        with open(self._folder.logs / f"{slot.name}.log", "a") as file:
+            file.write(output + "\n")
+        return "\n".join(output.splitlines()[-20:])
+
+    def _restart_all(self) -> None:
+        LOG.warning("the controller has ended; the whole cluster is started again")
+        for slot in self.slots.values():
+            self._lost(slot, "the controller has ended")
+        with suppress(Exception):  # its sockets have nobody at their other end
+            self._client.close(linger=0)
+        self._under.stop()
+        self._under.start_controller()
+        self._connect()
+
+    def _open(self, engine: int) -> None:
+        self._opening.add(engine)
+        self._submit(
+            f"engine {engine}",
+            "open_host",
+            engine,
+            (str(home()),),
+            lambda answer: self._opened(engine, answer),
+            lambda reason: self._opening.discard(engine),
+        )
+
+    def _opened(self, engine: int, answer: dict[str, Any]) -> None:
+        name = answer["slot"] if self._under.ours else f"engine{engine}"
+        slot = self.slots.get(name) if self._under.ours else self.slots.setdefault(name, Slot(name))
+        # An engine that was given up may answer after its successor was started.
+        if slot is None or (self._under.ours and answer["pid"] != self._under.pid(name)):
+            return
+        slot.engine, slot.pid, slot.born, slot.host = engine, answer["pid"], answer["born"], answer["host"]
+        if not answer["home_seen"]:
+            slot.become("failed", f"{slot.host} does not see {home()}, the folder that runs live in")
+            return
+        slot.tries = 0
+        slot.become("ready")
+
+    def call(
+        self,
+        slot: Slot,
+        what: str,
+        arguments: tuple[Any, ...],
+        done: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """Ask a slot's host to run one of its functions; exactly one of the two callbacks follows in a later tick."""
+        if slot.engine is None:
+            failed(f"{slot.name} is {slot.state}. {slot.reason}")
+        else:
+            self._submit(slot.name, what, slot.engine, arguments, done, failed)
+
+    def _submit(
+        self,
+        name: str,
+        what: str,
+        engine: int,
+        arguments: tuple[Any, ...],
+        done: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        try:
+            result = self._client[engine].apply_async(getattr(host, what), *arguments)
+        except Exception as error:  # an engine that has just gone, in one of ipyparallel's many words
+            failed(f"{name}: {type(error).__name__}: {error}")
+            return
+        self._calls.append(Call(name, what, result, done, failed))
+
+    def _answers(self) -> None:
+        for call in list(self._calls):
+            late = time.time() - call.asked
+            if call.result.ready():
+                self._calls.remove(call)
+                self._settle(call)
+            elif late > ANSWER_SECONDS:
+                self._calls.remove(call)
+                asked = time.strftime("%H:%M:%S", time.localtime(call.asked))
+                call.failed(f"{call.slot} has not answered {call.what} since {asked} ({late:.0f} s)")
+
+    def _settle(self, call: Call) -> None:
+        try:
+            answer = call.result.get(timeout=0)
+        except Exception as error:  # whatever the engine raised, and whatever ipyparallel says of a dead one
+            call.failed(f"{call.slot}: {call.what} failed: {error}")
+            return
+        finally:
+            # The client keeps every result for ever.
+            with suppress(Exception):
+                self._client.purge_local_results(call.result)
+        call.done(answer)
+
+    def retry(self) -> None:
+        """Give slots that have failed another chance."""
+        for slot in self.slots.values():
+            if slot.state == "failed" and self._under.ours:
+                slot.tries = 0
+                slot.become("down")
+
+    def stop(self) -> None:
+        """End what is ours."""
+        if self._client is not None:
+            with suppress(Exception):  # closing is a courtesy to a controller that may be gone
+                self._client.close(linger=0)
+        if self._under.ours:
+            self._under.stop()
+
+
+def _index(name: str) -> int:
+    return int(name.removeprefix("slot"))
