@@ -33,8 +33,9 @@ def answers(estimator: Any, x: Any, spec: Spec, clip: float) -> np.ndarray:
     elif exact is not None:
         some = exact(_two_columns(estimator.decision_function(x)))
     elif isinstance(estimator, _BaseNB):
-        some = estimator.predict_joint_log_proba(x)
         # A class of which no row came yet has no probability at all, and a logit is a number.
+        with np.errstate(divide="ignore"):
+            some = estimator.predict_joint_log_proba(x)
         some = np.maximum(some, np.max(some, axis=1, keepdims=True) - 1e6)
     elif hasattr(estimator, "predict_proba"):
         some = _logarithm(estimator.predict_proba(x), clip)

@@ -79,7 +79,7 @@ def is_fitted(estimator: Any) -> bool:
         check_is_fitted(estimator)
     except NotFittedError:
         return False
-    except TypeError:  # no get_params or fit: the attributes that learning leaves behind tell
+    except (TypeError, AttributeError):  # no estimator of scikit-learn's: what learning leaves behind tells
         return any(name.endswith("_") and not name.startswith("_") for name in vars(estimator))
     return True
 
