@@ -8,7 +8,8 @@
       state.json       one of STATES, with attempt, pid, slot, message, error; replaced whole
       control/000001   what viewers asked for, numbered by who comes first: {"set": {"lr": 1e-4}}, {"pause": true}, ...
       journal/0001.jsonl   records and events, one segment an attempt
-      snapshots/00000812/  model, optimizer, position, random states
+      snapshots/00000812.h3lab  model, optimizer, position, random states after step 812
+      ranks/           plan, start, error and end of each attempt's ranks
       result.h3lab     the trained parameters, once the run has ended
       logs/            stdout and stderr of each rank and attempt: rank0.0001.log
       lock             held (flock) by the living rank 0
@@ -42,6 +43,7 @@ class RunFolder:
         self.journal = self.path / "journal"
         self.snapshots = self.path / "snapshots"
         self.logs = self.path / "logs"
+        self.ranks = self.path / "ranks"
         self.launch = self.path / "launch.bin"
         self.result = self.path / "result.h3lab"
 
@@ -68,7 +70,7 @@ class RunFolder:
                 number += 1
                 continue
             folder = cls(parent / str(number))
-            for part in (folder.journal, folder.snapshots, folder.logs, folder.path / "control"):
+            for part in (folder.journal, folder.snapshots, folder.logs, folder.ranks, folder.path / "control"):
                 part.mkdir(mode=0o700)
             return folder
 

@@ -9,7 +9,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 
-from h3lab.cluster import snapshots
+from h3lab import snapshots
 from h3lab.cluster.attempt import Attempt, Verdict, stuck, verdict
 from h3lab.cluster.labfolder import tail
 from h3lab.cluster.slots import Slot, Slots

@@ -1,0 +1,112 @@
+"""A launch: what a rank is started with, written once by the notebook, signed, and opened by ranks and viewers.
+
+It knows how code and objects travel; it does not train anything. The user's own modules travel by value, so that an
+edited file is what the engine runs, however its Python was started.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from h3lab import signed
+from h3lab.errors import TravelError
+from h3lab.folder import RunFolder
+
+
+@dataclass
+class Launch:
+    """``actor`` is a copy, unfitted; ``data`` a Feed, by reference to its store; ``settings`` what ``train`` was given
+    beside them; ``snapshot_every`` in steps, None for about every ten seconds."""
+
+    actor: Any
+    data: Any
+    transfer: Any = None
+    start: Any = None
+    class_weight: Any = None
+    snapshot_every: int | None = None
+    journal_bytes: int = 10**9
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    directory: str = ""
+    path: list[str] = field(default_factory=list)
+
+    def write(self, folder: RunFolder) -> None:
+        """Sign and write; TravelError names what cannot be sent."""
+        self.directory, self.path = os.getcwd(), [entry for entry in sys.path if entry]
+        with own_modules():
+            try:
+                data = signed.dumps(self)
+            except Exception as error:  # pickle raises whatever the object's own methods do
+                from h3lab.cluster.travel import culprit
+
+                where = culprit(self.actor, "actor") or culprit(self.transfer, "transfer")
+                raise TravelError(
+                    f"{where or 'the actor'} cannot be sent to an engine: {type(error).__name__}: {error}. Make it "
+                    "inside build(spec), or keep it out of what the model refers to."
+                ) from error
+        from h3lab.home import replace_file
+
+        replace_file(folder.launch, data, durable=True)
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Launch:
+        """Open it after checking the signature; Untrusted otherwise."""
+        launch = signed.load(folder.launch)
+        assert isinstance(launch, cls)
+        return launch
+
+    def enter(self) -> None:
+        """Stand where the notebook stood: its working directory and its module path."""
+        for entry in self.path:
+            if entry not in sys.path:
+                sys.path.append(entry)
+        try:
+            os.chdir(self.directory)
+        except OSError as error:
+            print(f"The notebook's folder {self.directory} is not here ({error}); this rank stays in {os.getcwd()}.")
+
+
+@contextmanager
+def own_modules() -> Iterator[None]:
+    """Within, modules of the user's own are pickled by value."""
+    import cloudpickle
+
+    # A module can be registered already, by the user: that stays.
+    before = set(cloudpickle.list_registry_pickle_by_value())
+    ours = [module for module in list(sys.modules.values()) if _own(module) and module.__name__ not in before]
+    for module in ours:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in ours:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _own(module: ModuleType) -> bool:
+    """Whether a module is neither installed, nor Python's, nor ours, nor the notebook's own (cloudpickle's affair)."""
+    file = getattr(module, "__file__", None)
+    name = getattr(module, "__name__", "__main__")
+    if not file or name in ("__main__", "__mp_main__") or name.partition(".")[0] == "h3lab":
+        return False
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(root) for root in _installed())
+
+
+def _installed() -> list[Path]:
+    if not _ROOTS:
+        names = ("stdlib", "platstdlib", "purelib", "platlib")
+        roots = {Path(sysconfig.get_path(name)).resolve() for name in names}
+        roots |= {Path(entry).resolve() for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))}
+        _ROOTS.extend(roots)
+    return _ROOTS
+
+
+_ROOTS: list[Path] = []

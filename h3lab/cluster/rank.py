@@ -1,0 +1,187 @@
+"""A rank: one process of a run, from its launch file to its last record. First start, recovery and groups are one code.
+
+It knows the run's folder and a training; it does not know the engine that started it.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from h3lab import codec, journal, snapshots
+from h3lab.cluster.attempt import Attempt
+from h3lab.cluster.groups import Group
+from h3lab.cluster.launch import Launch
+from h3lab.cluster.steering import Steering, Stop
+from h3lab.errors import StorageError
+from h3lab.folder import RunFolder
+from h3lab.home import replace_file
+
+SNAPSHOT_SECONDS, FIRST_SNAPSHOT_SECONDS = 10.0, 1.0
+LOCK_SECONDS = 60.0
+
+
+def run_rank(path: str, number: int, rank: int) -> int:
+    """Run it to its end; the exit code. What it raised stands in the attempt's files and on stderr."""
+    folder = RunFolder(Path(path))
+    attempt = Attempt(folder, number)
+    process = Rank(folder, attempt, rank)
+    try:
+        process.run()
+        return 0
+    except BaseException as error:
+        text = traceback.format_exc()
+        print(text, file=sys.stderr, flush=True)
+        process.fail(error, text)
+        return 1
+
+
+class Rank:
+    """``rank`` of the attempt's ranks; rank 0 leads: it holds the lock, the journal, the state and the snapshots."""
+
+    def __init__(self, folder: RunFolder, attempt: Attempt, rank: int) -> None:
+        self._folder, self._attempt, self._rank = folder, attempt, rank
+        self._ranks = len(attempt.slots)
+        self._leads = rank == 0
+        self._journal: journal.Writer | None = None
+        self._group = Group(attempt, rank, self._ranks)
+        self._training: Any = None
+        self._snapped = (0, 0.0)
+
+    def run(self) -> None:
+        """Open the launch file, train, and keep the result."""
+        # The descriptor lives as long as the process, and so does the lock.
+        self._lock = self._take_lock() if self._leads else None
+        launch = self._launch = Launch.read(self._folder)
+        launch.enter()
+        self._group.join()
+        self._training = training = self._begin(launch)
+        self._report("training")
+        ended = "finished"
+        try:
+            for record in training:
+                self._keep(record)
+        except Stop:
+            ended = "stopped"
+        if self._leads:
+            self._end(ended)
+        self._group.leave()
+
+    def _take_lock(self) -> int:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while (descriptor := self._folder.lock()) is None:
+            if time.monotonic() > deadline:
+                raise StorageError(f"another rank has held {self._folder.path / 'lock'} for {LOCK_SECONDS:g} s.")
+            time.sleep(0.02)
+        return descriptor
+
+    def _begin(self, launch: Launch) -> Any:
+        from h3lab.training import train
+
+        training = train(
+            launch.actor,
+            launch.data,
+            transfer=launch.transfer,
+            start=launch.start,
+            class_weight=launch.class_weight,
+            rank=self._rank,
+            ranks=self._ranks,
+            **launch.settings,
+        )
+        found = snapshots.read(self._folder)
+        if found is not None:
+            training.restore(found[1])
+        reader = journal.Reader(self._folder.journal)
+        reader.poll()
+        if self._leads:
+            self._journal = journal.Writer(self._folder.journal, self._attempt.number, training.step + 1)
+        steering = Steering(
+            self._folder, self._attempt, self._rank, self._ranks, self._tell, self._report, self._snapshot
+        )
+        steering.begin(reader.events, training.step)
+        self._group.wait()
+        training.before_step = steering.obey
+        self._snapped = (training.step, time.monotonic() - SNAPSHOT_SECONDS + FIRST_SNAPSHOT_SECONDS)
+        return training
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        writer = self._journal
+        if writer is None:
+            return
+        writer.record(record)
+        step, at = self._snapped
+        every = self._launch.snapshot_every
+        due = self._training.step - step >= every if every else time.monotonic() - at >= SNAPSHOT_SECONDS
+        if due:
+            self._snapshot()
+            self._tell("snapshot", step=self._training.step)
+        if writer.size > self._launch.journal_bytes:
+            self._pause_for_space(writer)
+
+    def _pause_for_space(self, writer: journal.Writer) -> None:
+        """Ask for a pause as a viewer would, so that it can be resumed as one: each pause doubles the room."""
+        self._launch.journal_bytes *= 2
+        self._folder.ask(pause=True)
+        self._tell("full", size=writer.size, step=self._training.step)
+        print(f"The journal has {writer.size / 1e6:.0f} MB, its limit: the run pauses. run.resume() doubles the limit.")
+
+    def _snapshot(self) -> None:
+        if self._journal is None:
+            return
+        # First the records, then what continues after them: a snapshot ahead of its journal would leave a gap.
+        self._journal.flush()
+        tree = self._training.snapshot()
+        snapshots.write(self._folder, self._training.step, tree)
+        self._snapped = (self._training.step, time.monotonic())
+
+    def _tell(self, event: str, **values: Any) -> None:
+        if self._journal is not None:
+            self._journal.event(event, **values)
+
+    def _report(self, state: str, **values: Any) -> None:
+        if not self._leads:
+            return
+        if self._journal is not None:
+            self._journal.flush()
+        training = self._training
+        step = training.step if training is not None else 0
+        slots = [slot["name"] for slot in self._attempt.slots]
+        self._folder.write_state(
+            state, attempt=self._attempt.number, step=step, slots=slots, host=socket.gethostname(), **values
+        )
+
+    def _end(self, state: str) -> None:
+        training = self._training
+        replace_file(self._folder.result, codec.pack({"step": training.step, "model": result_of(training)}), durable=True)
+        self._tell("end", state=state, step=training.step)
+        assert self._journal is not None
+        self._journal.close()
+        stopped = {"stopped_at": training.step} if state == "stopped" else {}
+        self._report(state, **stopped)
+
+    def fail(self, error: BaseException, text: str) -> None:
+        """Say what this rank raised, for the lab; a rank alone ends its run itself."""
+        cause = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": text,
+            "rank": self._rank,
+            "host": socket.gethostname(),
+            "released": self._group.released(error),
+            "at": time.time(),
+        }
+        if self._journal is not None:
+            self._journal.close()
+        self._attempt.write_error(self._rank, cause)
+        if self._ranks == 1:
+            self._report("failed", error=cause, message=cause["message"])
+
+
+def result_of(training: Any) -> dict[str, Any]:
+    """What an actor needs to answer like the trained one."""
+    return dict(training.model.parameters())
+
