@@ -83,6 +83,8 @@ def complete(tags: Tags, model: Any, task: Task | None) -> Tags:
     elif task == "regression":
         tags.estimator_type = "regressor"
         tags.classifier_tags, tags.regressor_tags = None, tags.regressor_tags or RegressorTags()
+    else:  # the labels will tell, and it may be either
+        tags.classifier_tags, tags.regressor_tags = ClassifierTags(), RegressorTags()
     return tags
 
 

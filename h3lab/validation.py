@@ -157,7 +157,8 @@ def predictions(logits: np.ndarray, spec: Spec) -> np.ndarray:
     """Labels as they stood in the source; in regression (rows,), or (rows, targets) where there are several."""
     if spec.task == "classification":
         return spec.decode(logits.argmax(axis=1))
-    return logits[:, 0] if spec.outputs == 1 else logits
+    values = logits.astype(np.float64)
+    return values[:, 0] if spec.outputs == 1 else values
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ It knows how to build, place, save and ask a module; how one is trained is said 
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
 from torch import Tensor
 
 from h3lab.backends._torch_losses import Objective, task_of
@@ -109,6 +111,11 @@ class TorchModel(BaseEstimator):
         return task_of(self.loss)
 
     @property
+    def spec(self) -> Spec | None:
+        """The spec that it was built for."""
+        return self._rows.spec if hasattr(self, "module_") else None
+
+    @property
     def native(self) -> torch.nn.Module:
         """The trained module, on the CPU, in evaluation mode; a copy where the training lives on another device."""
         module = self._module()
@@ -175,6 +182,19 @@ class TorchModel(BaseEstimator):
         self.load_parameters(state["parameters"])
         self._update.load_state(state)
 
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        # Functions by their names: an address in memory says nothing, and differs in every process.
+        defaults = inspect.signature(type(self)).parameters
+        given = {name: value for name, value in self.get_params().items() if value is not defaults[name].default}
+        words = [_word(given.pop("build")), *(f"{name}={_word(value)}" for name, value in given.items())]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = {"classification": "classifier", "regression": "regressor"}.get(self.task or "")
+        tags.target_tags.multi_output = self.task != "classification"
+        return tags
+
     def __getstate__(self) -> dict[str, Any]:
         # What was learned travels on the CPU; groups, compiled code and generators are made again where it arrives.
         state: dict[str, Any] = super().__getstate__()
@@ -238,6 +258,12 @@ class TorchModel(BaseEstimator):
                 "wrongly. Leave the last layer out, so that the network returns logits."
             )
         return module
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, torch.nn.Module):
+        return f"{type(value).__name__}(...)"
+    return getattr(value, "__name__", None) or repr(value)
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
