@@ -99,7 +99,7 @@ class naming:
             return
         context = f"{self.where}, worker {name_of(self.worker)}"
         if isinstance(error, H3labError):
-            raise type(error)(f"{context}: {error}") from error
+            raise DataError(f"{context}: {error}") from error
         given = ""
         if isinstance(self.x, Cells):
             given = f" It was given {self.x.types()}" + (" as one 1-D column." if self.x.one else ".")

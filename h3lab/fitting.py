@@ -1,29 +1,27 @@
 """Fitting: a pipeline and a source → a fitted copy, in passes over all parts at once.
 
-It knows the order of passes and merges states, in part order, so that any number of engines gives the same bits. What
-is done with one part is in ``passes``; the mathematics are in ``workers/``.
+It knows the order of passes. States are merged in part order (``gathered``), so that any number of engines gives the
+same bits; what is done with one part is in ``passes``, the mathematics are in ``workers/``.
 """
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import sparse
 
-from h3lab import chain, worlds
+from h3lab import chain
 from h3lab.cells import check_columns
 from h3lab.errors import DataError
 from h3lab.executor import Executor
 from h3lab.fingerprints import fingerprint
+from h3lab.gathered import Gathered
 from h3lab.growing import Growing
 from h3lab.labels import Labels, null_labels
-from h3lab.passes import ColumnFit, Job, Look, fit_column, labelled_rows, look, read
+from h3lab.passes import Job, labelled_rows, look, read
 from h3lab.pipeline import Fitted, Pipeline
 from h3lab.spec import Block, Spec
 from h3lab.workroom import Shared
@@ -33,94 +31,8 @@ if TYPE_CHECKING:
 
 #: Rows that stand for all where only names, types and widths matter.
 HEAD_ROWS = 64
-#: States that are merged at a time, so that the driver never holds those of a thousand parts.
-MERGED_AT_A_TIME = 16
 #: (what is done, parts done, parts in all)
 Progress = Callable[[str, int, int], None]
-
-
-def column_bytes() -> int:
-    """What a whole column may weigh; heavier ones are sampled. ``$H3LAB_COLUMN_BYTES``, 1 GiB without it."""
-    return int(os.environ.get("H3LAB_COLUMN_BYTES", 1 << 30))
-
-
-@dataclass
-class Gathered:
-    """What one pass has found in the parts that are done."""
-
-    growing: dict[str, Growing]
-    rows: int = 0
-    dropped: int = 0
-    labels: Labels | None = None
-    nulls: dict[str, int] = field(default_factory=dict)
-    states: dict[str, list[list[Any]]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    saved: dict[str, tuple[int, int, Any]] = field(default_factory=dict)
-    numbers: list[int] = field(default_factory=list)
-
-    def add(self, number: int, found: Look) -> None:
-        """One part; parts come in their order."""
-        self.rows, self.dropped = self.rows + found.rows, self.dropped + found.dropped
-        if found.labels is not None:
-            self.labels = found.labels if self.labels is None else self.labels + found.labels
-        for name, count in found.nulls.items():
-            self.nulls[name] = self.nulls.get(name, 0) + count
-        if found.rows:
-            self.numbers.append(number)
-        for name, size in found.sizes.items():
-            one = self.growing[name]
-            self.sizes[name] = self.sizes.get(name, 0) + size
-            self.saved[name] = (len(one.stages), len(one.given), found.digests.get(name))
-        for name, states in found.states.tree.items():
-            self.states.setdefault(name, []).append(states)
-            if len(self.states[name]) >= MERGED_AT_A_TIME:
-                self.states[name] = [self.merged(name)]
-
-    def merged(self, name: str) -> list[Any]:
-        """The merged state of each worker of a pending stage."""
-        workers = self.growing[name].pending.workers  # type: ignore[union-attr]
-        lists = zip(*self.states[name], strict=True)
-        return [_family(worker).merge(list(states)) for worker, states in zip(workers, lists, strict=True)]
-
-    def finish(self, shared: Shared, executor: Executor) -> None:
-        """Fit every pending stage: by the merged states, or on whole columns, which are tasks of their own."""
-        tasks = []
-        for name, one in self.growing.items():
-            if one.pending is None:
-                continue
-            if not one.pending.merge:
-                tasks += [(one, self._column(one, number)) for number in range(len(one.pending.workers))]
-                continue
-            for worker, state, x in zip(one.pending.workers, self.merged(name), one.given, strict=True):
-                with chain.naming(worker, x, one.where):
-                    _family(worker).finish(worker, state, x)
-            one.fitted(one.pending.workers)
-        found = executor.map(fit_column, [(shared, task) for _, task in tasks], "fitting whole columns")
-        workers: dict[str, list[Any]] = {}
-        for (one, _), fitted in zip(tasks, found, strict=True):
-            workers.setdefault(one.block.name, []).append(fitted.value)
-        for name, stage in workers.items():
-            self.growing[name].fitted(tuple(stage))
-
-    def _column(self, one: Growing, number: int) -> ColumnFit:
-        name, how = one.block.name, one.how[-1]
-        size = self.sizes[name] // len(one.given)
-        if how["how"] == "streamed":
-            return ColumnFit(name, number, self.numbers, stream=True)
-        share = min(1.0, column_bytes() / max(size, 1))
-        how["bytes"] = size
-        if share < 1:
-            how |= {"how": "sample", "share": round(share, 4)}
-            warnings.warn(
-                f"{how['worker']} of {one.where} needs its whole column, {size:,} bytes; it is fitted on a sample of "
-                f"{share:.1%} of the rows. Allow more with H3LAB_COLUMN_BYTES={size}.",
-                stacklevel=2,
-            )
-        return ColumnFit(name, number, self.numbers, share)
-
-
-def _family(worker: Any) -> Any:
-    return worlds.load("h3lab.workers:mergeable")(worker)
 
 
 def fit(job: Job, executor: Executor, progress: Progress) -> tuple[Job, dict[str, Any]]:
@@ -220,7 +132,7 @@ def finished(job: Job, growing: dict[str, Growing], labels: Labels | None) -> Pi
     for name, one in growing.items():
         x = chain.finished(one.x, one.where)
         shape = tuple(int(n) for n in x.shape[1:])
-        blocks[name] = Block(name, shape, pipeline.dtype or str(x.dtype), bool(sparse.issparse(x)))
+        blocks[name] = Block(name, shape, pipeline.dtype or str(x.dtype), hasattr(x, "indptr"))
         names[name] = chain.feature_names(one.stages, one.block.names, int(np.prod(shape)))
     features = sum(int(np.prod(block.shape)) for block in blocks.values())
     shape = next(iter(blocks.values())).shape if len(blocks) == 1 and pipeline.join == "concat" else (features,)

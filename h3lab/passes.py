@@ -166,12 +166,12 @@ def _keep_labels(job: Job, table: pa.Table, keys: np.ndarray, number: int) -> No
 
 @dataclass(frozen=True)
 class ColumnFit:
-    """One worker that is fitted on a whole column: ``numbers`` are the parts that have rows, ``share`` of the rows is
-    taken (by key), ``stream``: by ``partial_fit``, part by part."""
+    """One worker that is fitted on a whole column. ``runs``: the parts that have rows, in runs that ``partial_fit``
+    takes at once where ``stream`` says so; ``share`` of the rows is taken, by key."""
 
     block: str
     number: int
-    numbers: Sequence[int]
+    runs: Sequence[Sequence[int]]
     share: float = 1.0
     stream: bool = False
 
@@ -183,25 +183,25 @@ def fit_column(task: tuple[Shared, ColumnFit]) -> Shared:
     at = len(job.stages[what.block])
     where = f"block {what.block!r}"
 
-    def column(part: int) -> tuple[Any, Any]:
-        x = kept(job.file(what.block, at, what.number, part))
-        y = kept(job.folder / f"label-{part}") if job.pipeline.label is not None else None
-        if what.share < 1:
-            chosen = fraction(kept(job.folder / f"keys-{part}"), job.pipeline.seed) < what.share
-            x, y = chain.rows(x, chosen), None if y is None else chain.rows(y, chosen)
-        return x, y
+    def column(parts: Sequence[int]) -> tuple[Any, Any]:
+        found = []
+        for part in parts:
+            x = kept(job.file(what.block, at, what.number, part))
+            y = None if job.pipeline.label is None else kept(job.folder / f"label-{part}")
+            if what.share < 1:
+                chosen = fraction(kept(job.folder / f"keys-{part}"), job.pipeline.seed) < what.share
+                x, y = chain.rows(x, chosen), None if y is None else chain.rows(y, chosen)
+            found.append((x, y))
+        label = None if found[0][1] is None else chain.stacked([y for _, y in found]).native().to_numpy()
+        return chain.stacked([x for x, _ in found]), label
 
-    if what.stream:
-        for part in what.numbers:
-            x, _ = column(part)
-            with chain.naming(worker, x, where):
-                worker.partial_fit(native(x))
-    else:
-        columns = [column(part) for part in what.numbers]
-        x = chain.stacked([x for x, _ in columns])
-        y = None if job.pipeline.label is None else native(chain.stacked([y for _, y in columns])).to_numpy()
+    for parts in what.runs if what.stream else [[part for run in what.runs for part in run]]:
+        x, y = column(parts)
         with chain.naming(worker, x, where):
-            worker.fit(native(x)) if y is None else worker.fit(native(x), y)
+            if what.stream:
+                worker.partial_fit(native(x))
+            else:
+                worker.fit(native(x)) if y is None else worker.fit(native(x), y)
     return Shared(worker, job.folder / f"fitted-{at}-{what.number}-{task[0].path.name}-{what.block}")
 
 
@@ -222,5 +222,5 @@ def write(task: Task) -> dict[str, Any]:
         if job.store is None:
             found["batch"] = batch
         else:
-            found["entry"] = worlds.load("h3lab.stores.columns:Columns")(job.store).write(f"{number:05d}", batch)
+            found["entry"] = worlds.load("h3lab.stores:open_store")(job.store).write(f"{number:05d}", batch)
     return found | {"seconds": round(time.perf_counter() - started, 4)}

@@ -53,10 +53,11 @@ def prepare(
     check_source(pipeline, source, on_null_label)
     parts = list(source.parts())
     store = None if to is None else worlds.load("h3lab.stores:open_store")(to)
+    show = progress or (lambda what, done, total: None)
     if store is not None and (found := manifest.reusable(store, pipeline, parts, on_null_label)):
+        show("reused", len(parts), len(parts))
         return _opened(store, found, pipeline if pipeline.fitted else None)
     executor = executor or Here()
-    show = progress or (lambda what, done, total: None)
     with _alone(store), _room(store) as folder:
         if not isinstance(executor, Here) and in_memory(source.describe()):
             told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
@@ -126,6 +127,8 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
     """UnknownName for columns that the source does not have; a fitted pipeline needs no label and no weight."""
     if on_null_label not in ("error", "drop"):
         raise UnknownName("on_null_label", on_null_label, ["error", "drop"])
+    if not source.bounded or not source.replayable:
+        raise UsageError(f"{source.title} has no end, or cannot be read twice. Land a piece of it as files first.")
     known = source.schema.names
     for block in pipeline.preprocessors:
         if block.source is not None:

@@ -32,10 +32,12 @@ PREFIX = ".h3lab-work-"
 def workroom(parent: Path) -> Iterator[Path]:
     """A folder of one's own in ``parent``, mode 0700, removed on leaving whatever happens."""
     clear(parent)
-    folder = parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o700, parents=True)
-    with open(folder / "lock", "w") as lock:
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    draft, folder = parent / f".h3lab-new-{name}", parent / f"{PREFIX}{name}"
+    draft.mkdir(mode=0o700, parents=True)
+    with open(draft / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        draft.rename(folder)  # it gets its name when it is locked, else another process could clear it away
         try:
             yield folder
         finally:

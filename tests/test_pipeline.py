@@ -289,7 +289,12 @@ def reopened(pipeline: Pipeline, types: Any = ()) -> Pipeline:
 
 
 def test_a_saved_pipeline_gives_the_same_bits(frame: pd.DataFrame) -> None:
-    for pipeline in (recipe(weight="trust", seed=3), prepare(recipe(), CutSource(frame)).pipeline):
+    logs = Pipeline(Preprocessor("p", ["trust"], FunctionTransformer(np.log1p)))
+    for pipeline in (
+        recipe(weight="trust", seed=3),
+        prepare(logs, CutSource(frame)).pipeline,
+        prepare(recipe(), CutSource(frame)).pipeline,
+    ):
         again = reopened(pipeline)
         assert repr(again) == repr(pipeline)
         assert (again.recipe, again.fingerprint) == (pipeline.recipe, pipeline.fingerprint)

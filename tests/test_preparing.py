@@ -103,7 +103,9 @@ def test_nothing_changed_is_reused_at_once(tmp_path: Path) -> None:
 
     source = CutSource(frame(), [50], version="1")
     first = prepare(recipe(), source, to=tmp_path)
-    again = prepare(recipe(), source, to=tmp_path, executor=Refusing())
+    told: list[Any] = []
+    again = prepare(recipe(), source, to=tmp_path, executor=Refusing(), progress=lambda *step: told.append(step))
+    assert told == [("reused", 2, 2)]
     applied = prepare(again.pipeline, source, to=tmp_path, executor=Refusing())
     assert again.manifest["number"] == applied.manifest["number"] == 1
     assert same(first, again) and first.fingerprint == again.fingerprint
@@ -207,7 +209,9 @@ def test_a_column_that_is_too_heavy_is_sampled_and_says_so(monkeypatch: pytest.M
 
 def test_partial_fit_is_streamed_part_by_part() -> None:
     rows = frame()
-    feed = prepare(Pipeline(Preprocessor("n", ["a", "b", "n"], IncrementalPCA(2))), CutSource(rows, [40, 40, 80]))
+    # the part of 2 rows is too small to be taken alone, and the last one of 3 goes to the run before
+    cuts = [2, 40, 40, 80, 117]
+    feed = prepare(Pipeline(Preprocessor("n", ["a", "b", "n"], IncrementalPCA(2))), CutSource(rows, cuts))
     assert how(feed) == ["streamed"]
     expected = IncrementalPCA(2)
     for start in (0, 40, 80):
@@ -366,6 +370,10 @@ def test_wrong_sources_are_refused_at_once() -> None:
         prepare(recipe(), CutSource(frame().head(0)))
     with pytest.raises(DataError, match="no rows.*All of its 120 rows miss the label 'label'"):
         prepare(recipe(), CutSource(frame().assign(label=pd.Series([None] * 120, dtype="str"))), on_null_label="drop")
+    stream = CutSource(frame())
+    stream.bounded = False
+    with pytest.raises(UsageError, match="CutSource has no end"):
+        prepare(recipe(), stream)
     with pytest.raises(UsageError, match="block 'w' has a source of its own, 'weather'"):
         prepare(Pipeline(Preprocessor("w", ["a"], source="weather")), frame())
 
