@@ -7,6 +7,7 @@ Constructors come from :data:`LAYERS` alone, first on the meta device, where a w
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Iterable, Mapping
@@ -52,6 +53,20 @@ class Lost:
         )
 
 
+class Layers:
+    """``build(spec)`` of layers that came from a file: fresh weights each time, as a function of one's own gives."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.description = description
+
+    def __call__(self, spec: Spec) -> nn.Module:
+        return _rebuild(self.description)
+
+    def __repr__(self) -> str:
+        kinds = [layer["class"] for _, layer in self.description.get("children", [])]
+        return f"{self.description['class']}({', '.join(kinds)})"
+
+
 def to_document(model: TorchModel) -> dict[str, Any]:
     """The codec tree. ``layers``: the network as JSON, or None where ``build`` (what to type) has to be passed to
     :func:`from_document`; ``lost``: arguments of TorchModel that are code."""
@@ -63,6 +78,7 @@ def to_document(model: TorchModel) -> dict[str, Any]:
     return {
         "layers": layers,
         "class": type(module).__name__,
+        "weights_kept": isinstance(made, nn.Module),
         "parameters": model.parameters(),
         "frozen": [name for name, value in module.named_parameters() if not value.requires_grad],
         "arguments": {name: value for name, value in given.items() if isinstance(value, _PLAIN)},
@@ -81,11 +97,15 @@ def from_document(tree: Mapping[str, Any], spec: Spec, build: Any, types: Iterab
             f"that builds it: h3.load(path, build={tree['build']})."
         )
     if build is None:
-        build = rebuild(tree["layers"], {name: np.shape(value) for name, value in tree["parameters"].items()})
+        module = rebuild(tree["layers"], {name: np.shape(value) for name, value in tree["parameters"].items()})
+        build = module if tree["weights_kept"] else Layers(tree["layers"])
     arguments: dict[str, Any] = {**tree["arguments"], **{name: Lost(name) for name in tree["lost"]}}
     model = TorchModel(build, **arguments)
     model.build(spec, 0)
     model.load_parameters(tree["parameters"])
+    if tree["weights_kept"] and tree["layers"] is not None:
+        # It was given as a module, whose weights training goes on from; those of then are gone, so from these.
+        model.set_params(build=copy.deepcopy(model.module_).cpu())
     for name, value in model.module_.named_parameters():
         value.requires_grad_(name not in tree["frozen"])
     return model
