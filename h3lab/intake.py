@@ -118,12 +118,13 @@ def _fraction(validation: Any) -> float | None:
 
 def _refuse_if_labels_were_seen(feed: Feed, fraction: float) -> None:
     """Rows held out of a feed share its preprocessing, which is no trouble unless a worker has seen their labels."""
+    from h3lab.growing import sees_labels
+
     if feed.pipeline is None:
         return
     for block in feed.pipeline.preprocessors:
         for worker in block.workers:
-            tags = getattr(worker, "__sklearn_tags__", None)
-            if tags is not None and tags().target_tags.required:
+            if sees_labels(worker):
                 raise UsageError(
                     f"validation={fraction} of this feed came, but worker {worker} of block {block.name!r} has learned "
                     "from the labels of all its rows, so the score would be too good. Split the raw rows first: "
