@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 def redacted(text: str) -> str:
@@ -18,6 +19,16 @@ def redacted(text: str) -> str:
 
 class H3labError(Exception):
     """The root: ``except h3.errors.H3labError`` catches whatever h3lab raises on purpose."""
+
+    def __reduce__(self) -> Any:
+        # Exceptions are rebuilt from their arguments, but some of these word their message themselves.
+        return (_again, (type(self), self.args, self.__dict__))
+
+
+def _again(kind: type[H3labError], arguments: tuple[Any, ...], values: dict[str, Any]) -> H3labError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(values)
+    return error
 
 
 class UsageError(H3labError, ValueError):

@@ -140,6 +140,9 @@ def backend_of(model: Any) -> str | None:
     return next((key for key, path in BACKENDS.items() if path in classes), None)
 
 
+#: What a run was started with: ``read(folder)``.
+LAUNCH = "h3lab.cluster.launch:Launch"
+
 #: The views of a run: ``run`` gives its mimebundle, ``show`` puts it (or several in one figure) into the current cell,
 #: ``settle`` brings its pictures up to date at its end, ``page`` writes an HTML page.
 VIEWS = {

@@ -102,7 +102,9 @@ def stuck(folder: RunFolder, from_step: int) -> bool:
     return len(last) == TRIES and all(Attempt(folder, n).plan.get("from_step") == from_step for n in last)
 
 
-def verdict(state: str, ends: Mapping[int, int | None], lost: Mapping[int, str], errors: list[Any], ranks: int) -> Verdict:
+def verdict(
+    state: str, ends: Mapping[int, int | None], lost: Mapping[int, str], errors: list[Any], ranks: int
+) -> Verdict:
     """``ends``: exit code by rank; ``lost``: why, for ranks whose engine is gone; ``errors``: what ranks raised."""
     gone = ends.keys() | lost.keys()
     broken = bool(lost) or any(code != 0 for code in ends.values())

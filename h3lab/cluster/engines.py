@@ -104,9 +104,7 @@ class OwnEngines:
     def start(self, slot: str, environment: dict[str, str]) -> None:
         """Start the engine of a slot; it registers within seconds."""
         self.end(slot)
-        self._do(
-            self._cluster.start_engines(1, engine_set_id=slot, environment=dict(environment), engine_args=ENGINE)
-        )
+        self._do(self._cluster.start_engines(1, engine_set_id=slot, environment=dict(environment), engine_args=ENGINE))
 
     def running(self, slot: str) -> bool:
         """Whether the slot's engine process has been started and has not ended."""

@@ -156,7 +156,9 @@ class Rank:
 
     def _end(self, state: str) -> None:
         training = self._training
-        replace_file(self._folder.result, codec.pack({"step": training.step, "model": result_of(training)}), durable=True)
+        replace_file(
+            self._folder.result, codec.pack({"step": training.step, "model": result_of(training)}), durable=True
+        )
         self._tell("end", state=state, step=training.step)
         assert self._journal is not None
         self._journal.close()
@@ -184,4 +186,3 @@ class Rank:
 def result_of(training: Any) -> dict[str, Any]:
     """What an actor needs to answer like the trained one."""
     return dict(training.model.parameters())
-

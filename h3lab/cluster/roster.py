@@ -156,7 +156,10 @@ class Roster:
 
     def _places(self, entry: Entry) -> list[Slot] | None:
         taken = set(self.going) | {
-            name for other in self.entries.values() if other.attempt is None and other is not entry for name in other.home
+            name
+            for other in self.entries.values()
+            if other.attempt is None and other is not entry
+            for name in other.home
         }
         free = [slot for slot in self._slots.ready if slot.name not in taken]
         if entry.home:

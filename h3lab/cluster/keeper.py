@@ -1,0 +1,224 @@
+"""The keeper: a detached process a lab, which alone holds its engines, starts and recovers its runs, and ends it.
+
+Notebooks and the command line ask it through the lab's folder; it answers there. It runs no user code. Whatever it
+needs to know stands in folders, so that a new keeper goes on where a dead one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from h3lab.cluster import processes
+from h3lab.cluster.engines import GuestEngines, OwnEngines
+from h3lab.cluster.labfolder import LabFolder
+from h3lab.cluster.lease import HOURS, Lease
+from h3lab.cluster.roster import Roster
+from h3lab.cluster.slots import Slot, Slots
+from h3lab.folder import RunFolder
+
+LOG = logging.getLogger("h3lab.keeper")
+TICK_SECONDS, STATUS_SECONDS, SWEEP_SECONDS = 0.02, 1.0, 600.0
+
+
+class Keeper:
+    """One lab's, from start to end."""
+
+    def __init__(self, folder: LabFolder) -> None:
+        self._folder = folder
+        plan = folder.status
+        self._plan = {name: plan.get(name) for name in ("engines", "profile", "guest", "hours")}
+        self._lease = Lease(float(plan.get("hours") or HOURS))
+        self._state, self._reason = "starting", ""
+        self._written = self._swept = 0.0
+        self._shown: Any = None
+        under: Any = GuestEngines(folder) if plan.get("guest") else OwnEngines(folder, plan.get("profile"))
+        names = [] if plan.get("guest") else [f"slot{i}" for i in range(int(plan["engines"]))]
+        self._slots = Slots(folder, under, names)
+        self._workers = 0
+
+    def run(self) -> None:
+        """Until somebody ends it, or its lease does."""
+        self._write()
+        self._slots.bring_up()
+        self._roster = Roster(self._folder.name, self._slots)
+        self._state = "ready"
+        while not self._reason:
+            if not self._folder.path.exists():
+                self._slots.stop()
+                return
+            for name, question in self._folder.waiting():
+                self._answer(name, question)
+            self._slots.tick()
+            self._roster.tick()
+            self._look_at_lease()
+            self._write()
+            time.sleep(TICK_SECONDS)
+        self._end()
+
+    # ---- Questions ----
+
+    def _answer(self, name: str, question: dict[str, Any]) -> None:
+        what = str(question.get("ask"))
+        ask = getattr(self, f"_ask_{what}", None)
+        if ask is None:
+            self._folder.answer(name, error=f"there is no question {what!r}")
+            return
+        try:
+            answer = ask(name, question)
+        except Exception as error:  # one bad question must not end the lab
+            LOG.exception("question %s", question)
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        if answer is not None:
+            self._folder.answer(name, **answer)
+
+    def _ask_run(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        self._roster.enter(RunFolder(Path(question["path"])))
+        return {}
+
+    def _ask_job(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        path = Path(question["path"])
+        if not self._slots.ready:
+            reasons = "; ".join(f"{slot.name} is {slot.state} {slot.reason}" for slot in self._slots.slots.values())
+            # Left unanswered it is asked again at the next tick.
+            return None if self._starting else {"error": f"no slot is ready: {reasons}"}  # type: ignore[return-value]
+        for slot in self._slots.ready:
+            self._workers += 1
+            worker = f"{slot.name}-{self._workers}"
+            report = path / "workers" / worker
+            call = ("worker", (str(path), worker), f"{report}.log", str(report))
+            self._slots.call(slot, "start", call, lambda answer: None, lambda reason: LOG.warning("worker: %s", reason))
+        return {}
+
+    def _ask_missing(self, name: str, question: dict[str, Any]) -> None:
+        found: dict[str, Any] = {}
+        ready = self._slots.ready
+
+        def done(slot: Slot, answer: Any) -> None:
+            found[slot.name] = answer
+            if len(found) == len(ready):
+                self._folder.answer(name, missing=found)
+
+        (self._folder.requests / name).unlink(missing_ok=True)
+        if not ready:
+            self._folder.answer(name, missing={})
+        for slot in ready:
+            self._slots.call(
+                slot,
+                "missing",
+                (question["modules"],),
+                lambda answer, slot=slot: done(slot, answer),
+                lambda reason, slot=slot: done(slot, [f"(no answer: {reason})"]),
+            )
+
+    def _ask_retry(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        self._slots.retry()
+        return {}
+
+    def _ask_lease(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        self._lease.hours = float(question["hours"])
+        self._lease.renew()
+        self._plan["hours"] = self._lease.hours
+        return {"ends": self._lease.ends}
+
+    def _ask_end(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        self._reason = str(question.get("reason") or "somebody ended it")
+        return {}
+
+    # ---- State ----
+
+    @property
+    def _starting(self) -> bool:
+        return any(slot.state in ("down", "starting") for slot in self._slots.slots.values())
+
+    def _look_at_lease(self) -> None:
+        viewers = False
+        for path in self._folder.viewers.iterdir():
+            pid, _, born = path.name.partition("-")
+            if processes.alive(int(pid), float(born)):
+                viewers = True
+            else:
+                path.unlink(missing_ok=True)
+        if viewers or self._roster.entries:
+            self._lease.renew()
+        elif self._lease.over:
+            self._reason = f"nobody has needed it for {self._lease.hours:g} hours"
+        if time.monotonic() - self._swept > SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            self._folder.sweep()
+
+    def _write(self) -> None:
+        going = {} if self._state == "starting" else self._roster.going
+        slots = [
+            {
+                "name": slot.name,
+                "state": slot.state,
+                "reason": slot.reason,
+                "pid": slot.pid,
+                "host": slot.host,
+                "run": going.get(slot.name),
+            }
+            for slot in self._slots.slots.values()
+        ]
+        shown = (self._state, slots)
+        now = time.monotonic()
+        if shown == self._shown and now - self._written < STATUS_SECONDS:
+            return
+        self._shown, self._written = shown, now
+        self._folder.write_status(
+            state=self._state, slots=slots, pid=os.getpid(), lease_ends=self._lease.ends, **self._plan
+        )
+
+    def _end(self) -> None:
+        LOG.info("the lab ends: %s", self._reason)
+        self._state = "ending"
+        self._write()
+        self._slots.stop()
+        self._folder.write_status(state="ended", reason=self._reason, slots=[], **self._plan)
+
+    def stop(self, *_: Any) -> None:
+        """What SIGTERM asks for."""
+        self._reason = self._reason or "its keeper was asked to end (SIGTERM)"
+
+
+def start(folder: LabFolder) -> None:
+    """Start a keeper that no death of this process, terminal or session reaches."""
+    command = [sys.executable, "-m", "h3lab.cluster.keeper", folder.name]
+    with open(folder.logs / "keeper.log", "ab") as log:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+
+
+def main() -> int:
+    """``python -m h3lab.cluster.keeper default``: keep that lab; 1 where another keeper does already."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("lab")
+    folder = LabFolder(parser.parse_args().lab)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    lock = folder.lock()
+    if lock is None:
+        return 1
+    os.set_inheritable(lock, False)
+    try:
+        keeper = Keeper(folder)
+        signal.signal(signal.SIGTERM, keeper.stop)
+        keeper.run()
+    except Exception as error:
+        LOG.exception("the keeper fails")
+        status = {**folder.status, "state": "ended", "reason": f"its keeper failed: {type(error).__name__}: {error}"}
+        folder.write_status(**{name: value for name, value in status.items() if name != "written"})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # os._exit: launchers' loop and sockets have threads that wait for ever.
+    code = main()
+    logging.shutdown()
+    os._exit(code)

@@ -1,0 +1,289 @@
+"""The Lab: a notebook's view of its cluster. It starts or joins it, prepares feeds on it, starts runs and finds them.
+
+It asks the keeper through the lab's folder and holds no engine itself, so that its death changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from h3lab.cluster import keeper, processes, travel
+from h3lab.cluster.jobs import Engines
+from h3lab.cluster.labfolder import LabFolder
+from h3lab.cluster.starts import begin, feed_folder
+from h3lab.errors import EngineLost, LabError
+from h3lab.folder import ENDED, find, folders
+from h3lab.home import write_json
+from h3lab.progress import Line, duration
+from h3lab.run import Run
+
+START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
+ENGINES = 2
+
+
+class Lab:
+    """``Lab(engines=2)`` starts the lab of this ``$H3LAB_HOME``, or joins the one that runs and says so.
+
+    ``profile``: an IPython profile whose launchers start controller and engines (Slurm, SSH, ...). ``cluster``: an
+    ipyparallel Cluster or Client that exists already; nothing of it is restarted or stopped from here. In ``with`` the
+    runs begun in it are waited for, and what it started is stopped; an exception stops those runs at once.
+    """
+
+    def __init__(self, engines: int | None = None, *, profile: str | None = None, cluster: Any = None) -> None:
+        if engines is not None and (isinstance(engines, bool) or not isinstance(engines, int) or engines < 1):
+            raise LabError(f"engines={engines!r} came; expected a whole number from 1, for example h3.Lab(engines=2).")
+        self._folder = LabFolder()
+        self._begun: list[Run] = []
+        self._own = False
+        with self._folder.starting(START_SECONDS):
+            if self._folder.kept:
+                self._join(engines, cluster)
+            else:
+                self._start(engines, profile, cluster)
+        self._look_on()
+
+    def _join(self, engines: int | None, cluster: Any) -> None:
+        status = self._wait_ready()
+        if cluster is not None and not status.get("guest"):
+            raise LabError("a lab of its own runs in this H3LAB_HOME. End it first: h3.Lab().close(), then join yours.")
+        count = len(status["slots"])
+        if engines is not None and engines != count and not status.get("guest"):
+            raise LabError(
+                f"engines={engines} came, but the lab that runs here has {count}. Join it with h3.Lab(), or end it with "
+                f"h3.Lab().close() and start again with h3.Lab(engines={engines})."
+            )
+        print(f"joined the lab that runs here: {self!r}")
+
+    def _start(self, engines: int | None, profile: str | None, cluster: Any) -> None:
+        from h3lab import signed
+
+        signed.key()
+        before = self._folder.status
+        adopted = before.get("state") in ("ready", "starting") and engines is None and cluster is None
+        plan: dict[str, Any] = {"engines": engines or ENGINES, "profile": profile, "guest": False}
+        if adopted:
+            plan = {name: before.get(name) for name in plan}
+        if cluster is not None:
+            from h3lab.cluster.engines import guest_connection
+
+            write_json(self._folder.connection, guest_connection(cluster))
+            plan = {"engines": 0, "profile": None, "guest": True}
+            print("joined an ipyparallel cluster: it restarts nothing there, and leaves it running.")
+        self._folder.write_status(state="starting", slots=[], **plan)
+        self._own = not adopted
+        keeper.start(self._folder)
+        self._wait_ready()
+
+    def _wait_ready(self) -> dict[str, Any]:
+        """Until every slot is ready; EngineLost with the end of its log for one that is not to be had."""
+        began, line = time.monotonic(), Line()
+        while True:
+            status = self._folder.status
+            slots, waited = status["slots"], time.monotonic() - began
+            ready = sum(slot["state"] == "ready" for slot in slots)
+            failed = [f"{slot['name']}: {slot['reason']}" for slot in slots if slot["state"] == "failed"]
+            kept = self._folder.kept
+            if failed and ready + len(failed) == len(slots):
+                raise EngineLost("engines did not start.\n" + "\n".join(failed))
+            if status["state"] == "ready" and slots and ready == len(slots):
+                line.end(f"lab ready: {ready} engines in {duration(waited)}" if waited > 0.5 else "")
+                return status
+            if status["state"] == "ended" or waited > START_SECONDS or (waited > 5 and not kept):
+                reason = status.get("reason") or f"not ready after {duration(waited)}"
+                raise LabError(f"the lab did not start: {reason}\n{self._folder.log_tail()}")
+            line.show(f"starting engines: {ready} of {len(slots) or '?'} ready, {duration(waited)}")
+            time.sleep(POLL_SECONDS)
+
+    def _look_on(self) -> None:
+        pid = os.getpid()
+        (self._folder.viewers / f"{pid}-{processes.born(pid)}").touch()
+
+    # ---- Verbs
+
+    def train(
+        self,
+        actor: Any,
+        data: Any,
+        *,
+        ranks: int = 1,
+        transfer: Any = None,
+        start: Any = None,
+        replace: bool = False,
+        class_weight: Any = None,
+        snapshot_every: int | None = None,
+        **settings: Any,
+    ) -> Run:
+        """Start a run and return at once; see :func:`h3lab.train` for ``data``, ``transfer``, ``start``,
+        ``class_weight`` and ``settings``. ``ranks``: slots that train it together. ``replace``: end a run of this name
+        that still trains. ``snapshot_every``: steps between snapshots; None is about every ten seconds.
+
+        Everything that can be refused is refused here, before anything is queued. NameInUse while a run of that name
+        trains; TravelError for what cannot be sent.
+        """
+        self._alive()
+        slots = len(self._folder.status["slots"])
+        if not 1 <= ranks <= slots:
+            raise LabError(f"ranks={ranks} came; this lab has {slots} slots, so expected a number from 1 to {slots}.")
+        more = {"transfer": transfer, "start": start, "class_weight": class_weight, "snapshot_every": snapshot_every}
+        run = begin(self, actor, data, ranks, replace, more, settings)
+        self._folder.ask("run", path=str(run.folder.path))
+        self._begun.append(run)
+        return run
+
+    def prepare(
+        self,
+        pipeline: Any,
+        source: Any,
+        *,
+        to: str | Path | None = None,
+        label: str | None = None,
+        on_null_label: str = "error",
+    ) -> Any:
+        """A Feed of a source's rows, prepared on the engines and stored in the folder ``to`` (None: under
+        ``$H3LAB_HOME/feeds``); see :func:`h3lab.preparing.prepare`."""
+        from h3lab.preparing import prepare
+
+        self._alive()
+        line, began = Line(), time.monotonic()
+
+        def show(what: str, done: int, total: int) -> None:
+            spent = time.monotonic() - began
+            line.show(f"{what}: {done} of {total} parts, {duration(spent)}")
+
+        folder = feed_folder(pipeline, source, label, on_null_label) if to is None else Path(to).expanduser()
+        feed = prepare(
+            pipeline,
+            source,
+            to=folder,
+            label=label,
+            executor=Engines(self._folder, max(1, len(self._folder.status["slots"]))),
+            on_null_label=on_null_label,
+            progress=show,
+        )
+        line.end()
+        return feed
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of this lab that have not ended."""
+        name = self._folder.name
+        return [Run(f) for f in folders() if f.info.get("lab") == name and f.state["state"] not in ENDED]
+
+    @property
+    def name(self) -> str:
+        """``default``."""
+        return self._folder.name
+
+    def check(self, actor: Any) -> list[str]:
+        """What of an actor would not reach the engines, and why, a line each; an empty list where all does."""
+        return travel.check(actor, self)
+
+    def missing(self, modules: list[str]) -> dict[str, list[str]]:
+        """Slot → those of these modules that its Python cannot find."""
+        return dict(self._answer("missing", modules=modules).get("missing", {}))
+
+    def extend(self, hours: float) -> float:
+        """Let it live ``hours`` after it was last needed (12 by default); when the lease now ends, as a time stamp."""
+        return float(self._answer("lease", hours=hours)["ends"])
+
+    def _alive(self) -> None:
+        if not self._folder.kept:
+            revive(self._folder)
+
+    def _answer(self, what: str, **values: Any) -> dict[str, Any]:
+        self._alive()
+        name = self._folder.ask(what, **values)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while (answer := self._folder.answered(name)) is None:
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"the keeper has not answered {what!r} for {ANSWER_SECONDS:g} s:\n{self._folder.log_tail()}"
+                )
+            time.sleep(POLL_SECONDS)
+        if answer.get("error"):
+            raise LabError(str(answer["error"]))
+        return answer
+
+    # ---- Its end
+
+    def close(self, force: bool = False) -> None:
+        """End the lab and its engines; LabError while runs train, unless ``force`` stops them first, each with a
+        snapshot."""
+        going = self.runs if self._folder.kept else []
+        if going and not force:
+            names = ", ".join(run.name for run in going)
+            raise LabError(f"{names} still train. Stop them (run.stop()), or stop all: lab.close(force=True).")
+        for run in going:
+            run.stop()
+        end(self._folder)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        going = [run for run in self._begun if run.folder.path.exists() and run.state not in ENDED]
+        for run in going:
+            if kind is None:
+                run.wait()
+            else:
+                run.stop()
+        if self._own and not self.runs:
+            self.close()
+
+    def __repr__(self) -> str:
+        status: Mapping[str, Any] = self._folder.status
+        slots = ", ".join(
+            f"{slot['name']} {('runs ' + slot['run']) if slot.get('run') else slot['state']}"
+            for slot in status["slots"]
+        )
+        memory = ""
+        with contextlib.suppress(ImportError, OSError):
+            import psutil
+
+            memory = f"; {psutil.virtual_memory().available / 1e9:.1f} GB free"
+        return f"Lab {self._folder.name!r} {status['state']}: {slots or 'no slots'}{memory}"
+
+
+def revive(folder: LabFolder) -> None:
+    """Start the keeper of a lab again that has lost its own; its engines and ranks go on meanwhile."""
+    with folder.starting(START_SECONDS):
+        if folder.kept:
+            return
+        if folder.status["state"] not in ("ready", "starting"):
+            raise LabError(f"the lab has ended ({folder.status.get('reason', '')}). Start one: h3.Lab(engines=2).")
+        keeper.start(folder)
+        deadline = time.monotonic() + START_SECONDS
+        while not folder.kept:
+            if time.monotonic() > deadline:
+                raise LabError(f"the keeper did not start again:\n{folder.log_tail()}")
+            time.sleep(POLL_SECONDS)
+
+
+def end(folder: LabFolder, reason: str = "somebody closed it") -> None:
+    """End a lab, its keeper and its engines, and wait until they are gone."""
+    if folder.status["state"] == "ended":
+        return
+    if not folder.kept:
+        revive(folder)
+    folder.ask("end", reason=reason)
+    deadline = time.monotonic() + START_SECONDS
+    while folder.kept:
+        if time.monotonic() > deadline:
+            raise LabError(f"the lab has not ended for {START_SECONDS:g} s:\n{folder.log_tail()}")
+        time.sleep(POLL_SECONDS)
+
+
+def attach(name: str | None = None) -> Run:
+    """The run ``"digits/2"``, the newest of ``"digits"``, or the one started last: with every record since its start,
+    wherever and whenever it was started. Without a cluster it still reads."""
+    run = Run(find(name))
+    if run.state not in ENDED:
+        lab = LabFolder(str(run.info.get("lab", "default")))
+        if not lab.kept and lab.status["state"] in ("ready", "starting"):
+            revive(lab)
+    return run

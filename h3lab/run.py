@@ -1,0 +1,301 @@
+"""A Run: one training, owned by the cluster. This is its viewer: it reads and writes the run's folder, nothing else.
+
+It knows records, states and controls; it does not know engines. Any number of viewers may look at one run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from h3lab import codec, journal, records, snapshots, worlds
+from h3lab.errors import LabError, NotFittedError, RunFailed, UsageError
+from h3lab.folder import ENDED, RunFolder, folders
+from h3lab.progress import Line
+from h3lab.records import Record
+from h3lab.settings import Setting, Settings
+from h3lab.status import Speed, line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POLL_SECONDS = 0.02
+#: How long a control waits for somebody to take it up while no rank lives.
+PATIENCE_SECONDS = 5.0
+
+
+class Run:
+    """What ``lab.train`` returns at once, and ``h3.attach(name)`` finds again.
+
+    ``actor``: the one that was passed to ``lab.train``, which :meth:`wait` and :meth:`stop` load the result into.
+    """
+
+    def __init__(self, folder: RunFolder, actor: Any = None) -> None:
+        self.folder = folder
+        self._passed = actor
+        self._reader = journal.Reader(folder.journal)
+        self._speed = Speed()
+
+    # ---- What it is
+
+    @property
+    def name(self) -> str:
+        """``digits/3``: the actor's name and the run's number."""
+        return self.folder.name
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What was started: settings, sizes, versions."""
+        return self.folder.info
+
+    @property
+    def state(self) -> str:
+        """``queued``, ``starting``, ``training``, ``paused``, ``lost`` (coming back), ``finished``, ``stopped`` or
+        ``failed``."""
+        return str(self.folder.state["state"])
+
+    @property
+    def step(self) -> int:
+        """The last step that was recorded."""
+        self._poll()
+        return int(self._reader.records[-1]["step"]) if self._reader.records else 0
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """``type``, ``message``, ``traceback``, ``rank`` and ``host`` of what ended it, where it failed."""
+        return self.folder.state.get("error")
+
+    @property
+    def stopped_at(self) -> int | None:
+        """The step after which it was stopped."""
+        return self.folder.state.get("stopped_at")
+
+    @property
+    def settings(self) -> Settings:
+        """What steers it now."""
+        info = self.info
+        settings = Settings([Setting.from_json(s) for s in info.get("settings", [])], **info.get("values", {}))
+        self._poll()
+        for event in self._reader.events:
+            if event["event"] == "set":
+                settings = Settings(settings.declared, **{**settings, **event["values"]})
+        return settings
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What happened beside its steps, in order: attempts, controls with the step they took effect at, snapshots."""
+        self._poll()
+        return list(self._reader.events)
+
+    def records(self) -> list[Record]:
+        """Every record since step 1, each step once."""
+        self._poll()
+        return list(self._reader.records)
+
+    def frame(self) -> pd.DataFrame:
+        """The records as a table: ``step``, ``epoch``, ``seconds`` and one column a metric."""
+        import pandas as pd
+
+        return pd.DataFrame(records.columns(self.records()))
+
+    def __iter__(self) -> Iterator[Record]:
+        """Follow it: every record from step 1 on, as they come, until it ends. A step that an attempt repeats is
+        given once."""
+        reader, last = journal.Reader(self.folder.journal), 0
+        while True:
+            over = self.state in ENDED
+            for record in reader.poll().records:
+                if record["step"] > last:
+                    last = record["step"]
+                    yield record
+            if over:
+                self._raise_failure()
+                return
+            time.sleep(POLL_SECONDS)
+
+    def status(self) -> dict[str, Any]:
+        """State, epoch, step, the newest metrics, settings and speed, in one dict."""
+        self._poll()
+        latest: dict[str, Any] = {}
+        for record in self._reader.records[-max(1, int(self.info.get("steps_per_epoch") or 1)) :]:
+            latest.update(record)
+        state = self.folder.state
+        return {"name": self.name, **state, **latest, **self.settings, "steps_per_second": self._speed.rate}
+
+    def logs(self, rank: int | None = None, lines: int | None = None) -> str:
+        """What its ranks have printed, attempt after attempt (and what went wrong in a panel); the last ``lines``."""
+        pattern = "*.log" if rank is None else f"rank{rank}.*.log"
+        paths = sorted(self.folder.logs.glob(pattern), key=lambda path: (path.stem.split(".")[::-1], path.stem))
+        told = [(path.stem, path.read_text(errors="replace")) for path in paths]
+        text = "\n".join(f"==> {name} <==\n{text}" if len(told) > 1 else text for name, text in told)
+        return "\n".join(text.splitlines()[-lines:]) if lines else text
+
+    # ---- Steering
+
+    def set(self, **values: Any) -> str:
+        """Change settings from the next step on; returns when the rank has confirmed, with the step. Unknown names and
+        wrong values are errors before anything is sent."""
+        self.settings.replace(**values)
+        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        return self._ask(f"{shown} took effect at step {{step}}", set=values)
+
+    def pause(self) -> str:
+        """Hold before the next step; the rank keeps its slot and its memory."""
+        return self._ask("paused after step {step}", pause=True)
+
+    def resume(self) -> str:
+        """Go on."""
+        return self._ask("going on after step {step}", resume=True)
+
+    def snapshot(self) -> str:
+        """Keep its state now, to come back from."""
+        return self._ask("snapshot after step {step}", snapshot=True)
+
+    def stop(self) -> str:
+        """End it after the step that is under way; the model is kept, and loaded into the actor that was passed."""
+        said = self._ask("stopped after step {step}", stop=True)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.state not in ENDED and (self._lives() or time.monotonic() < deadline):
+            time.sleep(POLL_SECONDS)
+        self._load()
+        return said
+
+    def _ask(self, confirmed: str, **control: Any) -> str:
+        if self.state in ENDED:
+            return self.state
+        number = self.folder.ask(**control)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            state = self.state
+            self._poll()
+            event = next((e for e in self._reader.events if e.get("control") == number), None)
+            if event is not None and event["event"] == "refused":
+                raise UsageError(str(event["message"]))
+            if event is not None:
+                return confirmed.format(step=event["step"])
+            if state in ENDED:
+                return state
+            if not self._lives() and (state not in ("training", "paused") or time.monotonic() > deadline):
+                return f"recorded: the run is {state}, and this holds from its next first step on"
+            time.sleep(POLL_SECONDS)
+
+    def _lives(self) -> bool:
+        """Whether a rank lives: it holds the lock."""
+        descriptor = self.folder.lock()
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
+    # ---- Its end
+
+    def wait(self, timeout_seconds: float | None = None) -> Run:
+        """Until it has ended, or the time is over; shows it meanwhile. Loads the result into the actor that was passed.
+
+        Raises RunFailed with the remote traceback. Ctrl-C ends the waiting, not the run.
+        """
+        show, settle = worlds.view("show"), worlds.view("settle")
+        progress = None if show is not None and show(self) else Line()
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        try:
+            while self.state not in ENDED:
+                if progress is not None:
+                    progress.show(repr(self))
+                if deadline is not None and time.monotonic() > deadline:
+                    return self
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            print(f"The waiting has ended; the run goes on: h3.attach({self.name!r})")
+            raise
+        if progress is not None:
+            progress.end(repr(self))
+        elif settle is not None:
+            settle(self)
+        self._raise_failure()
+        self._load()
+        return self
+
+    def _raise_failure(self) -> None:
+        error = self.error
+        if self.state == "failed":
+            error = error or {"type": "failed", "message": "no reason was left", "traceback": "", "rank": 0}
+            where = f"rank {error.get('rank', 0)} on {error.get('host', 'its host')}"
+            raise RunFailed(
+                f"run {self.name!r} failed, {where}: {error['type']}: {error['message']}\n{error.get('traceback', '')}"
+            )
+
+    @property
+    def actor(self) -> Any:
+        """An actor with what was learned by the result or, before it, the newest snapshot; NotFittedError before the
+        first. Opens the launch file after checking its signature."""
+        launch = worlds.load(worlds.LAUNCH).read(self.folder)
+        return self._learned(launch, launch.actor)
+
+    def _load(self) -> None:
+        if self._passed is not None and self.folder.result.exists():
+            launch = worlds.load(worlds.LAUNCH).read(self.folder)
+            self._learned(launch, self._passed)
+
+    def _learned(self, launch: Any, actor: Any) -> Any:
+        from sklearn.base import clone
+
+        load = self._parameters()
+        if load is None:
+            raise NotFittedError(f"run {self.name!r} is {self.state} and has no snapshot yet; run.wait() for its end.")
+        model = worlds.wrap(clone(launch.actor.model, safe=False))
+        model.build(launch.data.spec, int(launch.settings.get("seed", launch.actor.seed)))
+        load(model)
+        return actor.adopt(model, launch.data.spec, launch.data.pipeline)
+
+    def _parameters(self) -> Callable[[Any], None] | None:
+        if self.folder.result.exists():
+            tree = codec.unpack(self.folder.result.read_bytes())
+            return lambda model: model.load_parameters(tree["model"])
+        found = snapshots.read(self.folder)
+        return None if found is None else lambda model: model.load_state(found[1]["model"])
+
+    def delete(self) -> None:
+        """Remove its folder; a run that has not ended must be stopped first."""
+        if self.state not in ENDED:
+            raise LabError(f"run {self.name!r} is {self.state}. Stop it first: run.stop().")
+        shutil.rmtree(self.folder.path)
+
+    # ---- How it shows
+
+    def _poll(self) -> None:
+        self._reader.poll()
+        if self._reader.records:
+            self._speed.look(self._reader.records[-1]["seconds"], self._reader.records[-1]["step"])
+
+    def __repr__(self) -> str:
+        try:
+            return line(self.info, self.status())
+        except OSError as error:  # its folder may be gone, and a repr never raises
+            return f"Run({self.folder.path.parent.name}/{self.folder.path.name}: {error})"
+
+    def _ipython_display_(self) -> None:
+        show = worlds.view("show")
+        if show is None or not show(self):
+            print(repr(self))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        view = worlds.view("run")
+        return {"text/plain": repr(self), **(view(self) if view is not None else {})}
+
+    def __reduce__(self) -> Any:
+        return (Run, (self.folder,))
+
+
+def runs() -> pd.DataFrame:
+    """Every run of this home, newest first: name, state, epoch, step, loss, when it was started, its lab."""
+    import pandas as pd
+
+    rows = []
+    for folder in folders():
+        info, status = folder.info, Run(folder).status()
+        row = {name: status.get(name) for name in ("name", "state", "epoch", "step", "loss", "val_accuracy")}
+        rows.append({**row, "started": pd.Timestamp(info["created"], unit="s"), "lab": info.get("lab")})
+    columns = ["name", "state", "epoch", "step", "loss", "val_accuracy", "started", "lab"]
+    return pd.DataFrame(rows, columns=columns).sort_values("started", ascending=False, ignore_index=True)

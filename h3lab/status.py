@@ -1,0 +1,75 @@
+"""A run in one line of text, and how fast it goes. Pure: values in, text out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from h3lab.records import metrics
+
+SPEED_SECONDS = 5.0
+
+
+class Speed:
+    """Steps a second over the last seconds, from the clock that the records carry."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float]] = []
+
+    def look(self, seconds: float, step: float) -> None:
+        """Take in the newest record."""
+        if self._seen and seconds < self._seen[-1][0]:  # another attempt, another clock
+            self._seen.clear()
+        self._seen.append((seconds, step))
+        while len(self._seen) > 2 and self._seen[1][0] < seconds - SPEED_SECONDS:
+            del self._seen[0]
+
+    @property
+    def rate(self) -> float | None:
+        """None until two records are known."""
+        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
+            return None
+        (begin, first), (end, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (end - begin)
+
+
+def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """``teacher/3  epoch 3/20  loss 0.41  val_accuracy 0.87  lr 1e-3  412 steps/s``; a state that is not training is
+    said, with its reason."""
+    parts = [str(status["name"])]
+    if status["state"] != "training":
+        parts.append(str(status["state"]))
+    if status.get("epoch"):
+        parts.append(f"epoch {status['epoch']}/{info.get('epochs', '?')}")
+    declared = [setting["name"] for setting in info.get("settings", [])]
+    told = {name: status[name] for name in ("loss", *_shown(status, declared)) if status.get(name) is not None}
+    parts += [f"{name} {number(value)}" for name, value in told.items()]
+    if status["state"] == "training" and status.get("steps_per_second"):
+        parts.append(f"{status['steps_per_second']:,.0f} steps/s")
+    error = status.get("error")
+    reason = f"{error['type']}: {error['message']}" if isinstance(error, Mapping) else status.get("message")
+    if reason and status["state"] != "training":
+        parts.append(" ".join(str(reason).split())[:200])
+    return "  ".join(parts)
+
+
+def _shown(status: Mapping[str, Any], declared: list[str]) -> list[str]:
+    # What a state file knows of itself is no metric.
+    known = {"name", "state", "attempt", "since", "slots", "host", "message", "error", "stopped_at", "steps_per_second"}
+    found = [name for name in metrics(status) if name not in known and name not in declared and name != "loss"]
+    held_out = [name for name in found if name.startswith("val_")]
+    best = next(iter([n for n in held_out if n == "val_accuracy"] + held_out + found), None)
+    return [*([best] if best else []), *(name for name in declared if name == "lr")]
+
+
+def number(value: Any) -> str:
+    """Three digits, and ``1e-3`` as somebody would type it."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if value and abs(value) < 1e-2:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:.4g}" if abs(value) < 1 else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
