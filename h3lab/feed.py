@@ -177,7 +177,8 @@ class Feed:
         ``Batch.total`` is the size of the whole batch. ``copy=False`` reuses buffers: a batch holds until the next.
         """
         if batch_size < 1 or not 0 <= rank < ranks or start < 0:
-            raise UsageError(f"batch_size={batch_size}, rank={rank} of {ranks}, start={start} came.")
+            came = f"batch_size={batch_size}, rank={rank}, ranks={ranks}, start={start} came"
+            raise UsageError(f"{came}; a batch has at least one row, ranks count from 0, and so do batches.")
         if not shuffle and self._picked is None:
             return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy)
         order = epochs.permutation(len(self), number, seed) if shuffle else np.arange(len(self))

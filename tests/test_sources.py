@@ -484,6 +484,15 @@ def test_small_row_groups_are_joined_and_large_ones_cut(tmp_path):
     assert [part.position for part in parts][:2] == [{"group": 0, "rows": [0, 64]}, {"group": 0, "rows": [64, 128]}]
 
 
+def test_names_with_dots_are_names(tmp_path):
+    table = pa.table({"a": range(100), "a.b": range(100), "c": [{"d": 1}] * 100})
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(table, tmp_path / "b.parquet", row_group_size=10)
+    for name in ("a", "b"):
+        check_source(read(tmp_path / f"{name}.parquet"))
+        assert texts(read(tmp_path / f"{name}.parquet"), "a") == list(range(100))
+
+
 def test_large_rows_make_small_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "PART_ROWS", 65_536)
     monkeypatch.setattr(formats, "PART_BYTES", 1 << 20)
@@ -565,6 +574,35 @@ def test_parts_of_a_frame_have_the_version_of_their_content():
     df.loc[70, "price"] = 99.0
     after = [part.version for part in read(df).parts()]
     assert [a == b for a, b in zip(after, before)] == [True, False, True, True]
+
+
+PLUG = """
+from h3lab.sources.frames import Frame
+import pyarrow as pa
+
+class Counting(Frame):
+    def describe(self):
+        return {"kind": "counting", "to": self.table.num_rows}
+
+class Plug:
+    kind = "counting"
+    def reads(self, what): return isinstance(what, range) or str(what).startswith("count://")
+    def read(self, what): return self.reopen({"to": what.stop if isinstance(what, range) else int(what[8:])})
+    def reopen(self, description): return Counting(pa.table({"n": range(description["to"])}), "a count")
+
+plug = Plug()
+"""
+
+
+def test_third_parties_bring_their_own(tmp_path, monkeypatch):
+    (tmp_path / "counting.py").write_text(PLUG)
+    (tmp_path / "counting-1.dist-info").mkdir()
+    (tmp_path / "counting-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1\n")
+    (tmp_path / "counting-1.dist-info" / "entry_points.txt").write_text("[h3lab.sources]\ncounting = counting:plug\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    check_source(read("count://100"))
+    assert len(read(range(7))) == len(worlds.reopen(read(range(7)).describe())) == 7
+    assert len(worlds.reopen(read(range(99)).split(0.5)[0].describe())) == len(read("count://99").split(0.5)[0])
 
 
 def test_a_source_is_returned_as_it_is():

@@ -1,4 +1,8 @@
-"""Sources: where raw rows come from. ``read`` opens whatever names or holds rows."""
+"""Sources: where raw rows come from. ``read`` opens whatever names or holds rows.
+
+Third parties join through the entry point group ``h3lab.sources``: an object with ``kind`` (the word in its sources'
+descriptions), ``reads(what)`` (whether this is for it), ``read(what)`` and ``reopen(description)``.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from h3lab import worlds
 from h3lab.errors import DataError, UsageError
 from h3lab.keys import Keyed
 from h3lab.source import Source
 from h3lab.sources.files import Files
 from h3lab.sources.formats import MODULES
 from h3lab.sources.frames import frame
+from h3lab.sources.places import is_url
 
 
 def read(what: Any, *, format: str | None = None, key: str | Sequence[str] | None = None) -> Source:
@@ -45,6 +51,8 @@ def read(what: Any, *, format: str | None = None, key: str | Sequence[str] | Non
 def _opened(what: Any, format: str | None) -> Source:
     if isinstance(what, Source):
         return what
+    if isinstance(what, str) and is_url(what) and (plug := _plug(what)) is not None:
+        return plug.read(what)
     paths = what if isinstance(what, list | tuple) else [what]
     if paths and all(isinstance(one, str | os.PathLike) for one in paths):
         return Files(what, format)
@@ -55,7 +63,13 @@ def _opened(what: Any, format: str | None) -> Source:
         return found
     if isinstance(what, list | tuple | dict) and not what:
         raise DataError(f"an empty {type(what).__name__} came; expected rows, or the paths of files.")
+    if (plug := _plug(what)) is not None:
+        return plug.read(what)
     raise UsageError(
         f"a {type(what).__name__} came; expected a path, URL or glob (or a list of them) of {', '.join(MODULES)} files,"
         " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, or a Source."
     )
+
+
+def _plug(what: Any) -> Any:
+    return next((plug for plug in worlds.plugged("sources") if plug.reads(what)), None)

@@ -98,7 +98,7 @@ class Files(Source):
         found: list[pa.RecordBatch] = []
         for file in self._files.values():
             with _reading(file, "its first rows"):
-                for batch in Format(self.format).stream(file, self.columns, self.schema):
+                for batch in Format(self.format).first(file, self.schema, rows):
                     found.append(batch.slice(0, rows))
                     rows -= len(found[-1])
                     if rows <= 0:

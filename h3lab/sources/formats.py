@@ -73,6 +73,11 @@ class Format:
     def stream(self, file: File, columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         return self._function("stream")(file, self.name, columns, schema)
 
+    def first(self, file: File, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+        if MODULES[self.name] == "text":
+            return self._function("first")(file, self.name, schema, rows)
+        return self.stream(file, schema.names, schema)
+
     def _function(self, name: str) -> Callable[..., Any]:
         return getattr(import_module(f"h3lab.sources.{MODULES[self.name]}"), name)
 

@@ -150,6 +150,17 @@ def read(file: File, kind: str, position: Any, columns: Sequence[str], schema: p
     return pa.Table.from_batches(found, found[0].schema)
 
 
+def first(file: File, kind: str, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches with the first rows: those of a sample where it has enough, because a stream decodes a whole block."""
+    for sample in _samples(file, kind):
+        table = _parse(sample, kind, None, schema.names, schema)
+        if table.num_rows >= rows:
+            yield from _empty_is_missing(table.slice(0, rows).select(schema.names)).to_batches()
+            return
+        break
+    yield from stream(file, kind, schema.names, schema)
+
+
 def stream(file: File, kind: str, columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """From the first row on."""
     with _stream_of(file) as source:
