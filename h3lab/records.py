@@ -14,6 +14,7 @@ Record = dict[str, Any]
 
 #: Keys that stand in every record of a step and are no metrics.
 AXES = ("step", "epoch", "seconds")
+_PLAIN = (float, int, str, type(None), list, tuple, dict)
 
 
 def metrics(record: Mapping[str, Any]) -> dict[str, float]:
@@ -24,6 +25,7 @@ def metrics(record: Mapping[str, Any]) -> dict[str, float]:
 def encode(record: Mapping[str, Any]) -> str:
     """One line of JSON without its newline. NaN and infinities are no JSON: they become null, and ``nonfinite`` maps
     their names to "nan", "inf" or "-inf"."""
+    record = {name: value if isinstance(value, _PLAIN) else _plain(value) for name, value in record.items()}
     bad = {name: str(value) for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)}
     if bad:
         record = {

@@ -6,10 +6,12 @@ swapped whole, so that a step never sees half of a change.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from h3lab.errors import UnknownName, UsageError
 
@@ -31,9 +33,11 @@ class Setting:
 
     def check(self, value: Any) -> Any:
         """The value in this setting's type, or UsageError that says what came and what was expected."""
+        value = value.item() if isinstance(value, np.generic) else value
         bad = isinstance(value, bool) != (self.kind is bool) or not isinstance(value, self._accepts())
         if not bad and self.kind in (int, float):
-            bad = not math.isfinite(value) or (self.kind is int and value != int(value))
+            # whole numbers of Python have no end, and a float has
+            bad = not abs(value) <= sys.float_info.max or (self.kind is int and value != int(value))
             bad = bad or (self.low is not None and value < self.low) or (self.high is not None and value > self.high)
         bad = bad or (self.choices is not None and value not in self.choices)
         if bad:
