@@ -121,8 +121,20 @@ def side_by_side(outputs: Sequence[Any]) -> Any:
 
     flat = [out if sparse.issparse(out) else np.asarray(out).reshape(out.shape[0], -1) for out in outputs]
     if any(sparse.issparse(out) for out in flat):
-        return sparse.csr_matrix(sparse.hstack([sparse.csr_matrix(out) for out in flat], format="csr"))
+        return sparse.csr_matrix(sparse.hstack([_csr(out) for out in flat], format="csr"))
     return np.concatenate(flat, axis=1)
+
+
+def _csr(x: Any) -> Any:
+    """A matrix as CSR. Scaled numbers have no zeros, and then there is nothing to look for."""
+    from scipy import sparse
+
+    if sparse.issparse(x) or np.count_nonzero(x) < x.size:
+        return sparse.csr_matrix(x)
+    rows, columns = x.shape
+    indices = np.tile(np.arange(columns, dtype=np.int32), rows)
+    indptr = np.arange(0, x.size + 1, columns, dtype=np.int32 if x.size < 2**31 else np.int64)
+    return sparse.csr_matrix((x.ravel(), indices, indptr), shape=x.shape)
 
 
 def finished(x: Any, where: str) -> Any:

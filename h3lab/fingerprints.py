@@ -36,6 +36,9 @@ def _feed(digest: Any, value: Any) -> None:
         _feed(digest, value.tolist()) if value.dtype.hasobject else digest.update(np.ascontiguousarray(value).data)
     elif isinstance(value, Mapping):
         text("mapping", len(value))
+        if all(type(key) is str for key in value) and all(type(item) is int for item in value.values()):
+            text(*sorted(value), *(value[key] for key in sorted(value)))  # a vocabulary of many thousand words
+            return
         for key in sorted(value, key=repr):
             _feed(digest, key)
             _feed(digest, value[key])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The one pattern that this module is.
 PATTERN = r"(?u)\b\w\w+\b"
 #: Bytes of text that are worked on at a time; the arrays of positions need about twenty times as much.
-SLICE_BYTES = 4 << 20
+SLICE_BYTES = 1 << 20
 
 
 def tokenized(text: pa.Array, lowercase: bool) -> tuple[pa.ChunkedArray, np.ndarray]:
