@@ -28,6 +28,7 @@ class Writer:
         # "x": a second writer of the same attempt would interleave lines; it must fail instead.
         self._file = open(folder / f"{attempt:04d}.jsonl", "xb", buffering=0)
         self._lines: list[str] = []
+        self._unwritten = b""
         self._flushed = 0.0
         self.size = 0
         self.event("attempt", attempt=attempt, from_step=from_step)
@@ -46,17 +47,15 @@ class Writer:
     def flush(self) -> None:
         """Hand all lines to the operating system in one write."""
         if self._lines:
-            data = ("\n".join(self._lines) + "\n").encode()
+            self._unwritten += ("\n".join(self._lines) + "\n").encode()
             self._lines.clear()
-            self._write(data)
-        self._flushed = time.monotonic()
-
-    def _write(self, data: bytes) -> None:
-        # An unbuffered file may write a part (a nearly full disk does).
-        while data:
-            written = self._file.write(data) or 0
+        # An unbuffered file may write a part. On a full disk the rest stays here, so that a later flush goes on within
+        # the line that was begun.
+        while self._unwritten:
+            written = self._file.write(self._unwritten) or 0
             self.size += written
-            data = data[written:]
+            self._unwritten = self._unwritten[written:]
+        self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and close; twice is fine."""
