@@ -140,9 +140,11 @@ def find(name: str | None = None) -> RunFolder:
             raise RunNotFound(f"no run has been started yet in {runs.parent}. Start one with lab.train(actor, feed).")
         return max(candidates, key=lambda folder: folder.info.get("created", 0.0))
     actor, _, number = name.partition("/")
-    numbers = [int(p.name) for p in (runs / actor).glob("*") if p.name.isdigit()]
-    chosen = int(number) if number.isdigit() else max(numbers, default=0)
-    if chosen not in numbers or (number and not number.isdigit()):
+    # A number that was claimed and never started, because its notebook died in between, is no run.
+    numbers = [int(path.parent.name) for path in (runs / actor).glob("*/run.json") if path.parent.name.isdigit()]
+    asked = re.fullmatch("[0-9]+", number)
+    chosen = int(number) if asked else max(numbers, default=0)
+    if chosen not in numbers or (number and not asked):
         known = sorted({p.name for p in runs.iterdir()})
         error = UnknownName("run", name, [f"{actor}/{n}" for n in sorted(numbers)] or known, str(runs))
         raise RunNotFound(str(error))
@@ -152,6 +154,5 @@ def find(name: str | None = None) -> RunFolder:
 def folders() -> Iterator[RunFolder]:
     """Every run of this home that was really started, oldest number first within a name."""
     for actor in sorted(room("runs").iterdir()):
-        for path in sorted((p for p in actor.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)):
-            if (path / "run.json").exists():
-                yield RunFolder(path)
+        started = [path.parent for path in actor.glob("*/run.json") if path.parent.name.isdigit()]
+        yield from map(RunFolder, sorted(started, key=lambda path: int(path.name)))
