@@ -1,0 +1,85 @@
+"""Errors: one tree, whose messages help, and that cross processes."""
+
+import pickle
+
+import pytest
+
+from h3lab import errors
+from h3lab.errors import H3labError, NonFiniteLoss, UnknownName, UsageError
+
+BUILTINS = {
+    "UsageError": ValueError,
+    "UnknownName": ValueError,
+    "DataError": ValueError,
+    "NotFittedError": AttributeError,
+    "ModelError": RuntimeError,
+    "MissingExtra": ImportError,
+    "TravelError": TypeError,
+    "RunNotFound": LookupError,
+    "StorageError": OSError,
+}
+ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+def made(kind):
+    if kind is UnknownName:
+        return UnknownName("column", "txt", ["text", "price"], "block 'words'")
+    if kind is NonFiniteLoss:
+        return NonFiniteLoss("the loss became nan", step=7)
+    return kind("what came, what was expected, what to do")
+
+
+def test_all_are_in_one_tree():
+    assert len(ALL) > 15 and all(issubclass(kind, H3labError) for kind in ALL)
+    for name, base in BUILTINS.items():
+        assert issubclass(getattr(errors, name), base)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_they_cross_processes(kind):
+    """Exceptions are rebuilt from their arguments; these have arguments of their own."""
+    error = made(kind)
+    error.note = "from rank 1"
+    error.add_note("in slot 2")
+    there = pickle.loads(pickle.dumps(error))
+    assert type(there) is kind and str(there) == str(error) and vars(there) == vars(error)
+    assert there.note == "from rank 1" and there.__notes__ == ["in slot 2"]
+
+
+def test_a_misspelt_name_lists_the_known_and_the_closest():
+    error = UnknownName("column", "pirce", ["price", "stars", 3], "block 'numbers'")
+    assert str(error) == (
+        "there is no column 'pirce' in block 'numbers'. Did you mean 'price'? Known: price, stars, 3."
+    )
+    assert (error.name, error.known) == ("pirce", ["price", "stars", "3"])
+    assert isinstance(error, UsageError)
+
+
+def test_a_name_that_is_like_none_suggests_none():
+    assert str(UnknownName("run", "xyz", ["digits"])) == "there is no run 'xyz'. Known: digits."
+    assert str(UnknownName("run", "xyz", [])) == "there is no run 'xyz'. Known: none."
+
+
+def test_many_names_are_cut():
+    text = str(UnknownName("column", "c300", (f"c{i}" for i in range(100))))
+    assert "c19, ... (100 in all)" in text and "c20" not in text
+
+
+def test_a_loss_that_is_no_number_tells_its_step():
+    assert made(NonFiniteLoss).step == 7
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:se@cret@host/db", "postgresql://me:***@host/db"),
+        ("amqp://:secret@host", "amqp://:***@host"),
+        ("s3://bucket/key?token=abc&x=1", "s3://bucket/key?token=***"),
+        ("no url: a:b@c", "no url: a:b@c"),
+        ("https://host/path", "https://host/path"),
+        ("two: ftp://a:b@c/d and ftp://e:f@g", "two: ftp://a:***@c/d and ftp://e:***@g"),
+    ],
+)
+def test_passwords_are_not_shown(text, shown):
+    assert errors.redacted(text) == shown
