@@ -20,7 +20,8 @@ SHOWN = 12
 _STYLE = (
     "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;"
     "padding:.2em 0 .2em .9em;font-variant-numeric:tabular-nums}.h3-data b{font-weight:600}"
-    ".h3-data small{opacity:.75}.h3-data table{border-collapse:collapse;margin:.3em 0 0;font-size:12px}"
+    ".h3-data small{opacity:.75}.h3-data table{border-collapse:collapse;margin:.3em 0 0;font-size:12px;color:inherit}"
+    ".h3-data tbody tr,.h3-data tbody tr:hover{background:none}"
     ".h3-data th,.h3-data td{padding:.1em .9em .1em 0;text-align:left;max-width:24em;overflow:hidden;"
     "text-overflow:ellipsis;white-space:nowrap;vertical-align:top;border:none}"
     ".h3-data .h3-bar{display:inline-block;height:.7em;background:#0072B2;border-radius:1px}</style>"

@@ -122,7 +122,8 @@ class Files(Source):
     def size(self) -> str:
         if self.format not in INFERRED or "parts" in self.__dict__.get("_known", {}):
             return super().size()
-        return f"{sum(file.size for file in self._files.values()):,} bytes"
+        size = sum(file.size for file in self._files.values())
+        return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
 
 
 @contextmanager
