@@ -56,7 +56,7 @@ def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
 
 def _shown(status: Mapping[str, Any], declared: list[str]) -> list[str]:
     # What a state file knows of itself is no metric.
-    known = {"name", "state", "attempt", "since", "slots", "host", "message", "error", "stopped_at", "steps_per_second"}
+    known = {"name", "state", "attempt", "since", "pid", "slot", "slots", "host", "message", "error", "stopped_at", "steps_per_second"}
     found = [name for name in metrics(status) if name not in known and name not in declared and name != "loss"]
     held_out = [name for name in found if name.startswith("val_")]
     best = next(iter([n for n in held_out if n == "val_accuracy"] + held_out + found), None)

@@ -54,8 +54,8 @@ class Lab:
         count = len(status["slots"])
         if engines is not None and engines != count and not status.get("guest"):
             raise LabError(
-                f"engines={engines} came, but the lab that runs here has {count}. Join it with h3.Lab(), or end it with "
-                f"h3.Lab().close() and start again with h3.Lab(engines={engines})."
+                f"engines={engines} came, but the lab that runs here has {count}. Join it with h3.Lab(), or end it "
+                f"with h3.Lab().close() and start again with h3.Lab(engines={engines})."
             )
         print(f"joined the lab that runs here: {self!r}")
 

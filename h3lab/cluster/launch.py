@@ -12,13 +12,14 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from h3lab import signed
 from h3lab.errors import TravelError
 from h3lab.folder import RunFolder
+from h3lab.home import replace_file
 
 
 @dataclass
@@ -51,8 +52,6 @@ class Launch:
                     f"{where or 'the actor'} cannot be sent to an engine: {type(error).__name__}: {error}. Make it "
                     "inside build(spec), or keep it out of what the model refers to."
                 ) from error
-        from h3lab.home import replace_file
-
         replace_file(folder.launch, data, durable=True)
 
     @classmethod
@@ -96,17 +95,12 @@ def _own(module: ModuleType) -> bool:
     name = getattr(module, "__name__", "__main__")
     if not file or name in ("__main__", "__mp_main__") or name.partition(".")[0] == "h3lab":
         return False
-    path = Path(file).resolve()
-    return not any(path.is_relative_to(root) for root in _installed())
+    # Of the names of thousands of modules, so as text: resolving each path would take a second.
+    return not os.path.abspath(file).startswith(_installed())
 
 
-def _installed() -> list[Path]:
-    if not _ROOTS:
-        names = ("stdlib", "platstdlib", "purelib", "platlib")
-        roots = {Path(sysconfig.get_path(name)).resolve() for name in names}
-        roots |= {Path(entry).resolve() for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))}
-        _ROOTS.extend(roots)
-    return _ROOTS
-
-
-_ROOTS: list[Path] = []
+@cache
+def _installed() -> tuple[str, ...]:
+    named = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    named += [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    return tuple({root + os.sep for path in named for root in (os.path.abspath(path), os.path.realpath(path))})

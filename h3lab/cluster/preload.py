@@ -27,6 +27,8 @@ MODULES = (
     "h3lab.training",
     "h3lab.backends._sklearn",
     "h3lab.backends._torch",
+    # What the first optimizer of a process imports without asking: two seconds on an idle machine.
+    "torch._dynamo",
 )
 
 #: Module → why it could not be imported.

@@ -25,8 +25,8 @@ WATCH_SECONDS = 0.1
 
 @dataclass
 class Slot:
-    """``state``: ``down``, ``starting``, ``ready`` or ``failed``. Process id and birth of the engine tell whoever started
-    something on an earlier one that it is gone."""
+    """``state``: ``down``, ``starting``, ``ready`` or ``failed``. Process id and birth of the engine tell whoever
+    started something on an earlier one that it is gone."""
 
     name: str
     state: str = "down"
