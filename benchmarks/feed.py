@@ -1,8 +1,8 @@
 """Iterating a feed, shuffled, as a ratio to loops written by hand: `python benchmarks/feed.py`.
 
-MNIST from $H3LAB_TEST_DATA/mnist.npz as float32, or random numbers of the same shape; one thread; CPU seconds of an epoch, each
-batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; medians count. Then the
-disk: writing a feed, opening it and drawing its first shuffled batch.
+MNIST from $H3LAB_TEST_DATA/mnist.npz as float32, or random numbers of the same shape; one thread; CPU seconds of an
+epoch, each batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; medians
+count. Then the disk: writing a feed, opening it and drawing its first shuffled batch.
 """
 
 from __future__ import annotations
@@ -121,9 +121,8 @@ def disk(folder: Path, gigabytes: float) -> None:
     started = time.perf_counter()
     stored = feed.store(folder / "large")
     seconds = time.perf_counter() - started
-    print(
-        f"\na feed of {stored.nbytes / 1e9:.2f} GB: written in {seconds:.2f} s ({stored.nbytes / 1e9 / seconds:.2f} GB/s)"
-    )
+    size = stored.nbytes / 1e9
+    print(f"\na feed of {size:.2f} GB: written in {seconds:.2f} s ({size / seconds:.2f} GB/s)")
     raw = bytes(64 << 20)
     started = time.perf_counter()
     with open(folder / "raw", "wb", buffering=0) as file:
