@@ -1,8 +1,8 @@
 """Iterating a feed, shuffled, as a ratio to loops written by hand: `python benchmarks/feed.py`.
 
 MNIST from $H3LAB_TEST_DATA/mnist.npz as float32, or random numbers of the same shape; one thread; CPU seconds of an
-epoch, each batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; medians
-count. Then the disk: writing a feed, opening it and drawing its first shuffled batch.
+epoch, each batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; the
+medians count. Then the disk: writing a feed, opening it and drawing its first shuffled batch.
 """
 
 from __future__ import annotations
