@@ -37,6 +37,7 @@ from sklearn.tree import DecisionTreeClassifier
 from h3lab import worlds
 from h3lab.actor import Actor
 from h3lab.backends._sklearn import SklearnModel
+from h3lab.backends._sklearn_soft import lesson, measures
 from h3lab.batch import Batch
 from h3lab.errors import DataError, ModelError, NonFiniteLoss, NotFittedError, SpecMismatch, UsageError
 from h3lab.feed import Feed
@@ -537,15 +538,14 @@ def test_copies_give_what_soft_labels_would(teacher, temperature):
     p = np.exp(log_softmax(teacher / temperature))
     stump = DecisionTreeClassifier(min_samples_leaf=0.999, max_depth=1)
     model, _ = taught(stump, teacher, temperature)
-    wanted = 0.7 * p.mean(0) + 0.3 * np.bincount(whole().y) / 400
+    wanted = 0.7 * p.mean(0) + 0.3 / temperature * np.bincount(whole().y) / 400
+    wanted /= wanted.sum()
     assert np.allclose(model.native.predict_proba(X[:1])[0], wanted, atol=1e-3)
     # sharpened by T again, because the student said at its temperature one what the teacher says at T
     assert np.allclose(log_softmax(model.logits(X[:1])), log_softmax(temperature * np.log(wanted)[None]), atol=0.05)
 
 
 def test_small_shares_are_left_out_and_their_weight_kept(teacher):
-    from h3lab.backends._sklearn_soft import lesson
-
     settings = Settings(TRANSFER, temperature=1.0, soft=0.9, hard=0.1)
     made = lesson(Batch(X[:400], whole().y, np.linspace(0.5, 2, 400), teacher), settings, FEED.spec)
     assert len(made.y) < 4000
@@ -572,9 +572,23 @@ def test_a_student_is_as_sure_as_its_teacher(estimator, steps, teacher):
     assert told["soft_loss"] == pytest.approx(16 * (np.exp(p) * (p - q)).sum(1).mean(), rel=1e-6)
 
 
-def test_a_student_that_answers_like_its_teacher_has_no_loss(teacher):
-    from h3lab.backends._sklearn_soft import measures
+def test_the_two_losses_weigh_as_they_say(teacher):
+    """Copies have the minimum of soft · T² KL + hard · cross entropy, or nearly so: neither other weights of the hard
+    copies nor another temperature of the logits come as near."""
+    wrong = np.roll(teacher, 1, axis=1)  # a teacher who contradicts every label
+    settings = Settings(TRANSFER, temperature=4.0, soft=0.5, hard=0.5)
+    batch = Batch(X[:400], whole().y, soft=wrong)
 
+    def loss(soft, hard, temperature):
+        model, _ = taught(LogisticRegression(C=100.0, max_iter=5000), wrong, 4.0, weights=(soft, hard))
+        return measures(model.logits(X[:400]) / 4.0 * temperature, batch, settings, FEED.spec)["loss"]
+
+    own = loss(0.5, 0.5, 4.0)
+    assert own < loss(0.5, 4 * 0.5, 4.0)  # hard copies of their whole weight
+    assert own < loss(0.5, 0.5, 1.0)  # logits as they were learned
+
+
+def test_a_student_that_answers_like_its_teacher_has_no_loss(teacher):
     settings = Settings(TRANSFER, temperature=3.0, soft=1.0, hard=0.0)
     batch = Batch(X[:400], whole().y, soft=teacher + 7.0)  # the same up to a constant a row
     assert measures(teacher, batch, settings, FEED.spec)["soft_loss"] == pytest.approx(0, abs=1e-12)

@@ -1,10 +1,12 @@
 """Lessons: what an estimator is given to learn of a batch, with a teacher's answers or without, and how well it did.
 
 A classifier learns a teacher's probabilities p, taken at temperature T, from weighted copies: each row once a class,
-weighted ``soft * p(class)``, its own class with ``hard`` more. It so matches at *its* temperature one what the teacher
-says at T; its logits are therefore T times what it learned (:attr:`Lesson.temperature`). Left out, the student would be
-as undecided as a teacher at T: on digits the calibration error is then .4 in place of .03. A regressor learns the
-weighted mean of target and teacher's prediction, which has the same minimum as the two squared errors.
+weighted ``soft * p(class)``, its own class with ``hard / T`` more. It so matches at *its* temperature one what the
+teacher says at T; its logits are therefore T times what it learned (:attr:`Lesson.temperature`). Left out, the student
+would be as undecided as a teacher at T: on digits the calibration error is then .4 in place of .03. And because what is
+learned is a T-th of the logits, a hard copy pulls T times as hard as the hard loss does: hence ``hard / T``. A
+regressor learns the weighted mean of target and teacher's prediction, which has the same minimum as the two squared
+errors.
 
 It knows arrays, weights and settings; it does not know estimators.
 """
@@ -66,10 +68,10 @@ def lesson(batch: Batch, settings: Settings, spec: Spec) -> Lesson:
 def _copies(batch: Batch, p: np.ndarray, soft: float, hard: float, temperature: float) -> Lesson:
     share = soft * p
     if batch.y is not None:
-        share[np.arange(len(p)), batch.y] += hard
-    share /= share.sum(axis=1, keepdims=True)
-    share[share < LEAST_SHARE] = 0.0
-    share *= (soft + hard) / share.sum(axis=1, keepdims=True)
+        share[np.arange(len(p)), batch.y] += hard / temperature
+    total = share.sum(axis=1, keepdims=True)
+    share[share < LEAST_SHARE * total] = 0.0
+    share *= total / share.sum(axis=1, keepdims=True)
     if batch.weight is not None:
         share *= batch.weight[:, None]
     rows, codes = np.nonzero(share)
