@@ -210,7 +210,8 @@ class Actor(BaseEstimator):
     def _check_learned(self) -> None:
         if not self.learned:
             raise estimator.NotLearned(
-                f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed)."
+                f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed) and then "
+                "run.wait(), which loads the result into it (until then, run.actor is its newest snapshot)."
             )
 
     def __sklearn_tags__(self) -> Tags:

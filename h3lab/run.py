@@ -17,7 +17,7 @@ from h3lab.folder import ENDED, RunFolder, folders
 from h3lab.progress import Line
 from h3lab.records import Record
 from h3lab.settings import Setting, Settings
-from h3lab.status import Speed, line
+from h3lab.status import line, rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,6 @@ class Run:
         self.folder = folder
         self._passed = actor
         self._reader = journal.Reader(folder.journal)
-        self._speed = Speed()
 
     # ---- What it is
 
@@ -123,7 +122,7 @@ class Run:
         for record in self._reader.records[-max(1, int(self.info.get("steps_per_epoch") or 1)) :]:
             latest.update(record)
         state = self.folder.state
-        return {"name": self.name, **state, **latest, **self.settings, "steps_per_second": self._speed.rate}
+        return {"name": self.name, **state, **latest, **self.settings, "steps_per_second": rate(self._reader.records)}
 
     def logs(self, rank: int | None = None, lines: int | None = None) -> str:
         """What its ranks have printed, attempt after attempt (and what went wrong in a panel); the last ``lines``."""
@@ -266,8 +265,6 @@ class Run:
 
     def _poll(self) -> None:
         self._reader.poll()
-        if self._reader.records:
-            self._speed.look(self._reader.records[-1]["seconds"], self._reader.records[-1]["step"])
 
     def __repr__(self) -> str:
         try:

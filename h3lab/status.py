@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h3lab.records import metrics
+from h3lab.records import Record, metrics
 
 SPEED_SECONDS = 5.0
 
 
-class Speed:
-    """Steps a second over the last seconds, from the clock that the records carry."""
+def rate(records: Sequence[Record]) -> float | None:
+    """Steps a second over the last SPEED_SECONDS, from the clock that the records carry; None before the second one."""
+    if not records:
+        return None
+    last = records[-1]
+    first = records[min(bisect_left(records, last["seconds"] - SPEED_SECONDS, key=_seconds), len(records) - 2)]
+    spent = last["seconds"] - first["seconds"]
+    return (last["step"] - first["step"]) / spent if len(records) > 1 and spent > 0 else None
 
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, float]] = []
 
-    def look(self, seconds: float, step: float) -> None:
-        """Take in the newest record."""
-        if self._seen and seconds < self._seen[-1][0]:  # another attempt, another clock
-            self._seen.clear()
-        self._seen.append((seconds, step))
-        while len(self._seen) > 2 and self._seen[1][0] < seconds - SPEED_SECONDS:
-            del self._seen[0]
-
-    @property
-    def rate(self) -> float | None:
-        """None until two records are known."""
-        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
-            return None
-        (begin, first), (end, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (end - begin)
+def _seconds(record: Record) -> float:
+    return float(record["seconds"])
 
 
 def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
@@ -56,8 +48,9 @@ def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
 
 def _shown(status: Mapping[str, Any], declared: list[str]) -> list[str]:
     # What a state file knows of itself is no metric.
-    known = {"name", "state", "attempt", "since", "pid", "slot", "slots", "host", "message", "error", "stopped_at", "steps_per_second"}
-    found = [name for name in metrics(status) if name not in known and name not in declared and name != "loss"]
+    known = {"name", "state", "attempt", "since", "pid", "slot", "slots", "host", "message", "error", "stopped_at"}
+    known |= {"steps_per_second", *declared, "loss"}
+    found = [name for name in metrics(status) if name not in known]
     held_out = [name for name in found if name.startswith("val_")]
     best = next(iter([n for n in held_out if n == "val_accuracy"] + held_out + found), None)
     return [*([best] if best else []), *(name for name in declared if name == "lr")]

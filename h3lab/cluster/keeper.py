@@ -188,11 +188,16 @@ class Keeper:
         self._reason = self._reason or "its keeper was asked to end (SIGTERM)"
 
 
+#: Two forks, so that the keeper is nobody's child: it leaves no zombie, and no notebook's process tree holds it.
+DETACH = "import os, sys\nif os.fork() == 0:\n os.setsid()\n os.execv(sys.argv[1], sys.argv[1:])"
+
+
 def start(folder: LabFolder) -> None:
     """Start a keeper that no death of this process, terminal or session reaches."""
-    command = [sys.executable, "-m", "h3lab.cluster.keeper", folder.name]
+    keeper = [sys.executable, "-m", "h3lab.cluster.keeper", folder.name]
     with open(folder.logs / "keeper.log", "ab") as log:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+        command = [sys.executable, "-S", "-I", "-c", DETACH, *keeper]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", check=True)
 
 
 def main() -> int:

@@ -65,7 +65,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         used = set(value.__code__.co_names)
         yield from ((f".<{name}>", part) for name, part in list(value.__globals__.items()) if name in used)
     else:
-        yield from ((f".{name}", part) for name, part in vars(value).items() if hasattr(value, "__dict__"))
+        yield from ((f".{name}", part) for name, part in getattr(value, "__dict__", {}).items())
 
 
 def _modules(data: bytes) -> set[str]:
