@@ -6,8 +6,15 @@ newest`` and ``run0`` ... , each prefixed by the figure, ``left`` or ``right``. 
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from h3lab.errors import MissingExtra
+from h3lab.home import read_json, room, write_json
 
 #: Okabe and Ito's colours, which colour-blind people can tell apart: on a light and on a dark ground.
 TRAIN = ("#0072B2", "#56B4E9")
@@ -23,8 +30,31 @@ HEIGHT = 250
 
 @cache
 def documents() -> dict[str, Any]:
-    """``linear`` and ``log`` → the document for that kind of value axis as JSON text, with the ids of its two roots."""
-    return {kind: _document(kind) for kind in ("linear", "log")}
+    """``linear`` and ``log`` → the document for that kind of value axis as JSON text, with the ids of its two roots.
+
+    Bokeh's import and the making take a second, and several beside a cell that computes, so the result is kept.
+    """
+    source = Path(__file__).read_bytes() + bokeh_version().encode()
+    path = room("cache") / f"curves-{hashlib.sha256(source).hexdigest()[:16]}.json"
+    made = read_json(path)
+    if made is None:
+        made = {kind: _document(kind) for kind in ("linear", "log")}
+        write_json(path, made)
+    return dict(made)
+
+
+def bokeh_version() -> str:
+    """Of the installed package, which BokehJS has too."""
+    return version("bokeh")
+
+
+def library() -> bytes:
+    """BokehJS, found without importing Bokeh."""
+    spec = find_spec("bokeh")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra("Bokeh is not installed. Install it with: pip install bokeh")
+    path = Path(spec.submodule_search_locations[0]) / "server" / "static" / "js" / "bokeh.min.js"
+    return path.read_bytes()
 
 
 def _document(kind: str) -> dict[str, Any]:

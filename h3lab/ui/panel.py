@@ -25,7 +25,6 @@ import time
 import uuid
 from contextlib import ExitStack
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ import anywidget
 import traitlets
 
 from h3lab.ui.controls import perform, record
-from h3lab.ui.curves import documents
+from h3lab.ui.curves import bokeh_version, documents, library
 from h3lab.ui.follower import Follower, earlier, follow
 
 STATIC = Path(__file__).with_name("static")
@@ -71,7 +70,7 @@ class Panel(anywidget.AnyWidget):
         self._silent_at = 0.0
         self._lock = threading.RLock()
         digest = hashlib.sha256(code().encode()).hexdigest()
-        super().__init__(view=uuid.uuid4().hex, bokeh=version("bokeh"), code=digest)
+        super().__init__(view=uuid.uuid4().hex, bokeh=bokeh_version(), code=digest)
         # ipykernel sends what a page writes to the thread that wrote last to the page. That was the cell's, just now,
         # and a click would wait until the cell has ended; forgetting it leaves the choice to the page, which has
         # Jupyter's thread for widgets in mind (a subshell).
@@ -114,7 +113,7 @@ class Panel(anywidget.AnyWidget):
             elif kind == "kit":
                 self._send_kit(page)
             elif kind == "do":
-                self._do(page, content["verb"], content.get("values", {}))
+                self._do(page, content)
             elif kind == "trouble":
                 raise RuntimeError(f"in the page: {content.get('text')}")
         except Exception as error:
@@ -123,11 +122,13 @@ class Panel(anywidget.AnyWidget):
         for follower in self._followers:
             follower.hurry()
 
-    def _do(self, page: str, verb: str, values: dict[str, Any]) -> None:
-        def answer(code: str, error: str) -> None:
-            self.send({"type": "did", "page": page, "verb": verb, "code": code, "error": error})
+    def _do(self, page: str, wish: dict[str, Any]) -> None:
+        verb, asked = wish["verb"], {"page": page, "verb": wish["verb"], "id": wish.get("id")}
 
-        perform(self.runs[0], verb, values, answer, self._context)
+        def answer(code: str, error: str) -> None:
+            self.send({"type": "did", **asked, "code": code, "error": error})
+
+        perform(self.runs[0], verb, wish.get("values", {}), answer, self._context)
 
     # ---- To the page --------------------------------------------------------------------------------------
 
@@ -138,8 +139,9 @@ class Panel(anywidget.AnyWidget):
             sent, cut = self._sent[index], self._cut[index]
             if drop_from is not None:
                 kept = {name: int(follower.columns[name].steps.searchsorted(drop_from)) for name in sent}
-                cut |= {name for name in sent if kept[name] < sent[name]}  # heard of even if no points follow
-                sent.update({name: kept[name] for name in cut})
+                lower = {name: size for name, size in kept.items() if size < sent[name]}
+                sent.update(lower)
+                cut |= lower.keys()  # the page has to hear of it even if no points follow
             if self.watching:
                 part, data = self._part(follower, sent, cut)
                 self.send({"type": "news", "run": index, **part}, buffers=[data])
@@ -185,7 +187,4 @@ class Panel(anywidget.AnyWidget):
                 self.send({"type": "past", "past": self._past})
 
     def _send_kit(self, page: str) -> None:
-        from bokeh.resources import Resources
-
-        script = Resources(mode="inline", components=["bokeh"]).js_raw[0].encode()
-        self.send({"type": "kit", "page": page, "version": self.bokeh, "documents": documents()}, [script])
+        self.send({"type": "kit", "page": page, "version": self.bokeh, "documents": documents()}, [library()])

@@ -78,9 +78,9 @@ class Board {
   }
 
   ask(verb, values = {}) {
-    this.trouble = "";
-    this.asked.set(verb, Date.now());
-    this.send({ type: "do", verb, values });
+    Object.assign(this, { trouble: "", said: null, asks: (this.asks ?? 0) + 1 });
+    this.asked.set(verb, this.asks);
+    this.send({ type: "do", verb, values, id: this.asks });
     this.each((card) => card.update());
   }
 
@@ -136,11 +136,10 @@ class Board {
     this.each((card) => card.request());
   }
 
-  on_did({ verb, code, error }) {
-    this.asked.delete(verb);
-    this.trouble = error;
-    if (error && code) this.said = { code, note: "refused" };
-    else this.said = null; // the journal says it, with the step
+  on_did({ verb, id, code, error }) {
+    if (this.asked.get(verb) === id) this.asked.delete(verb);
+    // Answers overtake each other: what went wrong stays until the next click. What went well the journal says.
+    if (error) Object.assign(this, { trouble: error, said: code ? { code, note: "refused" } : null });
     this.each((card) => card.update());
   }
 

@@ -37,20 +37,26 @@ class Plot {
     this.pending = holders;
     const [views] = await this.Bokeh.embed.embed_items({ only: JSON.parse(text) }, [item]);
     const embedded = views.roots[0].model.document;
-    if (this.pending !== holders) return embedded.clear(); // another one was asked for meanwhile
-    this.document = embedded;
+    if (this.pending !== holders) return this.free(embedded, views); // another one was asked for meanwhile
+    [this.document, this.views] = [embedded, views];
     this.kind = kind;
     this.steps = this.model("steps");
     this.steps.change.connect(() => this.moved());
     this.look();
   }
 
-  // Bokeh keeps listeners, canvases and an index of its views for as long as a document is not cleared.
   clear() {
     this.pending = null;
-    this.document?.clear();
-    this.document = null;
+    if (this.document) this.free(this.document, this.views);
+    this.document = this.views = null;
     for (const slot of this.slots) slot.replaceChildren();
+  }
+
+  // Clearing alone leaves the document in Bokeh's list, and in its index the view for its notifications.
+  free(document, views) {
+    document.clear();
+    views.clear();
+    this.Bokeh.documents.splice(this.Bokeh.documents.indexOf(document), 1);
   }
 
   model(name) {
