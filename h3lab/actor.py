@@ -148,7 +148,8 @@ class Actor(BaseEstimator):
     def evaluate(self, X: Any, y: Any = None) -> dict[str, float]:
         """``loss``, ``accuracy`` in a classification, and the actor's ``metrics``."""
         logits, codes, weight = self._answered(X, y)
-        return validation.score(logits, codes, weight, self.spec_, Options.of(self, {}, ())[0].metrics)
+        metrics = Options.of(self, {}, ())[0].metrics
+        return validation.score(logits, codes, weight, self.spec_, metrics, self.model_.capabilities.loss)
 
     @property
     def native(self) -> Any:
@@ -210,8 +211,8 @@ class Actor(BaseEstimator):
     def _check_learned(self) -> None:
         if not self.learned:
             raise estimator.NotLearned(
-                f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed) and then "
-                "run.wait(), which loads the result into it (until then, run.actor is its newest snapshot)."
+                f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed) and "
+                "then run.wait(), which loads the result into it (until then, run.actor is its newest snapshot)."
             )
 
     def __sklearn_tags__(self) -> Tags:

@@ -25,7 +25,7 @@ from h3lab.cluster.slots import Slot, Slots
 from h3lab.folder import RunFolder
 
 LOG = logging.getLogger("h3lab.keeper")
-TICK_SECONDS, STATUS_SECONDS, SWEEP_SECONDS = 0.02, 1.0, 600.0
+TICK_SECONDS, STATUS_SECONDS, LOOK_SECONDS, SWEEP_SECONDS = 0.02, 1.0, 1.0, 600.0
 
 
 class Keeper:
@@ -37,7 +37,7 @@ class Keeper:
         self._plan = {name: plan.get(name) for name in ("engines", "profile", "guest", "hours")}
         self._lease = Lease(float(plan.get("hours") or HOURS))
         self._state, self._reason = "starting", ""
-        self._written = self._swept = 0.0
+        self._written = self._swept = self._looked = 0.0
         self._shown: Any = None
         under: Any = GuestEngines(folder) if plan.get("guest") else OwnEngines(folder, plan.get("profile"))
         names = [] if plan.get("guest") else [f"slot{i}" for i in range(int(plan["engines"]))]
@@ -139,6 +139,9 @@ class Keeper:
         return any(slot.state in ("down", "starting") for slot in self._slots.slots.values())
 
     def _look_at_lease(self) -> None:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
         viewers = False
         for path in self._folder.viewers.iterdir():
             pid, _, born = path.name.partition("-")

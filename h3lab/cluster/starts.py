@@ -16,7 +16,7 @@ from typing import Any
 
 from h3lab import manifest, worlds
 from h3lab.cluster.launch import Launch
-from h3lab.errors import NameInUse
+from h3lab.errors import NameInUse, StorageError
 from h3lab.fingerprints import fingerprint
 from h3lab.folder import RunFolder
 from h3lab.home import room
@@ -89,7 +89,7 @@ def _free_name(lab: Any, actor: Any, again: bool) -> None:
 def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> Any:
     """Data as a stored feed, so that the launch file stays small and engines share its pages."""
     from h3lab import intake
-    from h3lab.feed import Feed
+    from h3lab.feed import Feed, open_feed
 
     if isinstance(data, Feed):
         feed = data
@@ -99,7 +99,12 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> Any:
         feed = intake.feeds(actor, data, _no_validation(actor))[0]
     if feed.url is not None:
         return feed
-    return feed.store(room("feeds") / feed.fingerprint)
+    folder = room("feeds") / feed.fingerprint
+    try:
+        # Storing it again would give its files new numbers under the feet of runs that read them.
+        return open_feed(folder)
+    except StorageError:
+        return feed.store(folder)
 
 
 def _no_validation(actor: Any) -> Any:

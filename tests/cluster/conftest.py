@@ -61,5 +61,5 @@ def long_run(lab: h3.Lab, digits: tuple[np.ndarray, np.ndarray], request: pytest
     run = lab.train(actor, digits, epochs=100_000, validation=0.2, snapshot_every=100)
     until(lambda: run.step > 10, what="ten steps")
     yield run
-    if run.state not in ENDED:
+    if run.folder.path.exists() and run.state not in ENDED:
         run.stop()

@@ -16,6 +16,7 @@ def test_wait_loads_the_result_into_the_actor_that_was_passed(lab, digits):
     run = lab.train(actor, digits, epochs=200)
     with pytest.raises(NotFittedError, match=r"run\.wait\(\)"):
         actor.predict(digits[0])
+    until(lambda: run.step > 3)
     run.stop()
     assert actor.score(*digits) == run.actor.score(*digits)
     assert run.set(lr=1e-2) == run.pause() == run.resume() == run.stop() == "stopped"
@@ -94,7 +95,7 @@ def test_a_model_that_cannot_travel_is_named(lab, digits):
 
     lock = threading.Lock()
     actor = h3.Actor("stuck", h3.TorchModel(lambda spec: (lock, network(spec))[1]))
-    with pytest.raises(TravelError, match=r"model\.build.*lock"):
+    with pytest.raises(TravelError, match=r"actor\.model\._build\.<lock>"):
         lab.train(actor, digits)
     assert "lock" in lab.check(actor)[0]
     assert lab.check(h3.Actor("fine", h3.TorchModel(network))) == []
