@@ -65,7 +65,10 @@ CLASSIFIERS = {
     "naive Bayes": (wrapped(GaussianNB), {}),
     "growing forest": (wrapped(RandomForestClassifier, 15, warm_start=True), RANDOM),
     "forest": (wrapped(RandomForestClassifier, 15), RANDOM),
-    "growing boosting": (wrapped(GradientBoostingClassifier, n_estimators=8, warm_start=True, subsample=0.7), RANDOM),
+    "growing boosting": (
+        wrapped(GradientBoostingClassifier, n_estimators=8, warm_start=True, subsample=0.7, learning_rate=0.4),
+        RANDOM,
+    ),
     "growing histograms": (
         wrapped(HistGradientBoostingClassifier, max_iter=8, warm_start=True, min_samples_leaf=5),
         {},
