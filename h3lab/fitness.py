@@ -14,8 +14,18 @@ from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.feed import Feed
 from h3lab.model import Capabilities
 from h3lab.options import Options
+from h3lab.settings import Setting
 from h3lab.transfer import Distill
 from h3lab.validation import ROWS_AT_A_TIME, check_metrics
+
+
+def settings_of(transfer: Distill | None) -> tuple[Setting, ...]:
+    """What a transfer lets a caller set; none without one."""
+    if transfer is None:
+        return ()
+    if not isinstance(transfer, Distill):
+        raise UsageError(f"transfer={transfer!r} came; expected h3.Distill(teacher).")
+    return transfer.settings
 
 
 def check(

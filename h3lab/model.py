@@ -5,7 +5,7 @@ Outside ``backends/`` nobody calls a method of a native model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -27,7 +27,8 @@ class Capabilities:
     ``steps``: for increments, the model's own end (``n_estimators``, ``max_iter``). ``epochs``: for batches, the end
     where the model has one (1 for models that count rows, which a second pass would count twice). ``probabilities``:
     its logits are log-probabilities; False where they are margins, of which only order and sign mean something: such a
-    model predicts, but has no ``predict_proba`` and teaches nobody.
+    model predicts, but has no ``predict_proba`` and teaches nobody. ``loss``: f(logits, y) → losses (rows,) or their
+    mean, where it is neither cross entropy nor squared error; validation measures what the training minimises.
     """
 
     learns: Literal["batches", "increments", "whole"] = "batches"
@@ -39,6 +40,7 @@ class Capabilities:
     steps: int | None = None
     epochs: int | None = None
     probabilities: bool = True
+    loss: Callable[[np.ndarray, np.ndarray], Any] | None = None
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.errors import UnknownName
+from h3lab.options import Options
 from h3lab.records import metrics
 from h3lab.validation import rises
 
@@ -24,6 +25,11 @@ class Patience:
         self._best = math.nan
         self._waited = 0
         self.parameters: dict[str, np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, options: Options) -> Patience | None:
+        """None where a training has none."""
+        return None if options.patience is None else cls(options.patience, options.monitor)
 
     @property
     def exhausted(self) -> bool:

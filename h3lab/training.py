@@ -47,13 +47,12 @@ def train(
     transfer's own (``lr``, ``temperature``, ...). ``rank`` of ``ranks``: this process's share of each batch.
 
     Records have ``step`` and ``epoch`` (both from 1), ``seconds``, ``loss`` and what else the model tells; the last one
-    of an epoch also ``val_loss`` (cross entropy, or mean squared error), ``val_accuracy`` and ``val_<metric>``.
-    Raises UnknownName for a misspelt setting, SpecMismatch where data and model disagree, NonFiniteLoss.
+    of an epoch also ``val_loss``, ``val_accuracy``, ``val_<metric>``. Raises UnknownName, SpecMismatch, NonFiniteLoss.
     """
     from sklearn.base import clone
 
     model: Model = worlds.wrap(clone(actor.model, safe=False))
-    steerable = [*model.settings, *(transfer.settings if transfer is not None else ())]
+    steerable = [*model.settings, *fitness.settings_of(transfer)]
     options, values = Options.of(actor, settings, steerable)
     feed, held_out = intake.feeds(actor, data, options)
     fitness.check(model.capabilities, feed, held_out, options, transfer, ranks)
@@ -87,8 +86,7 @@ class Training:
         self.stopped_at: int | None = None
         self._settings = settings
         self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
-        wait, monitor = self.options.patience, self.options.monitor
-        self._patience = None if wait is None else Patience(wait, monitor)
+        self._patience = Patience.of(self.options)
         self._schedule = schedule
         self._asynchronous = schedule.can.asynchronous
         self._position = 0  # batches of this epoch that are done
@@ -105,6 +103,8 @@ class Training:
 
     @settings.setter
     def settings(self, new: Settings) -> None:
+        if not isinstance(new, Settings):
+            raise UsageError(f"settings={new!r} came; expected training.settings.replace(lr=...).")
         self._settings = new if self._transfer is None else self._transfer.settle(self._settings, new)
 
     @property

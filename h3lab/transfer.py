@@ -84,6 +84,10 @@ class Distill:
         """Each teacher with its share; shares sum to one."""
         given: Sequence[Any] = self.teacher if isinstance(self.teacher, (list, tuple)) else [self.teacher]
         pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in given]
+        if not pairs or not all(len(pair) == 2 and isinstance(pair[1], (int, float)) and pair[1] > 0 for pair in pairs):
+            raise UsageError(
+                f"teacher={self.teacher!r} came; expected teachers, or (teacher, weight) with weights above 0."
+            )
         total = sum(weight for _, weight in pairs)
         return [(teacher, weight / total) for teacher, weight in pairs]
 

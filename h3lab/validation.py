@@ -45,30 +45,37 @@ def labels_of(feed: Feed) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def measure(model: Model, feed: Feed, metrics: Sequence[Metric] = ()) -> dict[str, float]:
-    """``loss`` (cross entropy in nats, or mean squared error, whatever the model's own loss is), ``accuracy`` in
+    """``loss`` (the model's own; cross entropy in nats or mean squared error where it has none), ``accuracy`` in
     classification, and each metric by its name; means over rows, weighted where the feed has weights."""
     y, weight = labels_of(feed)
-    return score(logits_of(model, feed), y, weight, feed.spec, metrics)
+    return score(logits_of(model, feed), y, weight, feed.spec, metrics, model.capabilities.loss)
 
 
 def score(
-    logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None, spec: Spec, metrics: Sequence[Metric] = ()
+    logits: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    spec: Spec,
+    metrics: Sequence[Metric] = (),
+    loss: Callable[[np.ndarray, np.ndarray], Any] | None = None,
 ) -> dict[str, float]:
     """As :func:`measure`, from answers."""
-    found: dict[str, float] = {}
+    values = np.asarray((loss or _loss_of(spec))(logits, y))
+    found = {"loss": float(np.average(values, weights=weight) if values.ndim else values)}
     if spec.task == "classification":
-        values = -log_softmax(logits)[np.arange(len(y)), y]
-        found["loss"] = float(np.average(values, weights=weight))
         found["accuracy"] = float(np.average(logits.argmax(axis=1) == y, weights=weight))
-    else:
-        errors = logits.astype(np.float64).reshape(len(y), -1) - y.reshape(len(y), -1)
-        found["loss"] = float(np.average(np.square(errors).mean(axis=1), weights=weight))
     if metrics:
         answers = _answers(logits, spec)
         truth = spec.decode(y)
         for metric in metrics:
             found[name_of(metric)] = _one(metric, answers, truth, weight)
     return found
+
+
+def _loss_of(spec: Spec) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    if spec.task == "classification":
+        return lambda logits, y: -log_softmax(logits)[np.arange(len(y)), y]
+    return lambda logits, y: np.square(logits.astype(np.float64) - y.reshape(logits.shape)).mean(axis=1)
 
 
 def name_of(metric: Metric) -> str:

@@ -82,6 +82,21 @@ def test_a_regression_is_validated_by_its_squared_error():
     assert last["val_r2"] == pytest.approx(one.score(X, target), rel=1e-5) and "val_accuracy" not in last
 
 
+def smooth(outputs, y):
+    return nn.functional.cross_entropy(outputs, y, label_smoothing=0.3, reduction="none")
+
+
+@pytest.mark.parametrize("loss", [smooth, nn.CrossEntropyLoss(label_smoothing=0.3), "hinge"])
+def test_validation_measures_the_loss_that_is_trained(loss):
+    still = Actor(
+        "still", TorchModel(lambda spec: nn.Linear(64, 10), lr=0.0, loss=loss), epochs=1, metrics=["accuracy"]
+    )
+    (record,) = train(still, (X, y), batch_size=300, validation=(X, y))
+    assert record["val_loss"] == pytest.approx(record["loss"], rel=1e-5)
+    assert still.evaluate(X, y)["loss"] == pytest.approx(record["loss"], rel=1e-5)
+    assert record["val_accuracy"] == pytest.approx(record["accuracy"])
+
+
 def test_weights_of_validation_rows_count():
     weight = np.where(np.arange(300) < 100, 0.0, 1.0)
     last = list(train(one := actor(), (X, y), validation=Feed.of(X, y, weight=weight)))[-1]
@@ -431,6 +446,13 @@ def test_settings_that_make_no_sense(settings, error, message):
 def test_data_that_makes_no_sense(data, message):
     with pytest.raises(ValueError, match=message):
         train(actor(), data)
+
+
+def test_arguments_of_another_kind():
+    with pytest.raises(UsageError, match=r"expected h3.Distill\(teacher\)"):
+        train(actor(), (X, y), transfer=actor())
+    with pytest.raises(UsageError, match=r"expected training.settings.replace"):
+        train(actor(), (X, y)).settings = {"lr": 1.0}
 
 
 def test_numpy_numbers_are_numbers():

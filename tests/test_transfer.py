@@ -206,6 +206,12 @@ def test_values_that_make_no_sense(arguments, message):
         Distill(len, **arguments)
 
 
+@pytest.mark.parametrize("teachers", [[], [(len, 0.0)], [(len, 1.0, 2.0)], [(len, "much")]])
+def test_shares_that_make_no_sense(teachers):
+    with pytest.raises(UsageError, match="weights above 0"):
+        Distill(teachers).teachers()
+
+
 def test_it_is_a_frozen_value_with_a_repr():
     transfer = Distill(actor("teacher"), temperature=2.0)
     assert repr(transfer) == "Distill(teacher, temperature=2.0, soft=0.9, hard=1 - soft, loss='kl')"

@@ -97,6 +97,7 @@ class TorchModel(BaseEstimator):
             soft_targets=() if self._step is not None else ("kl",),
             asynchronous=self._chosen_device().type == "cuda",
             ranks=True,
+            loss=None if self.loss in (None, "cross_entropy", "mse") else self._loss_of_logits,
         )
 
     @property
@@ -212,6 +213,11 @@ class TorchModel(BaseEstimator):
             rows = Rows(spec, self._chosen_device(), self.precision)
             self._equip(module.to(rows.device), rows, Randomness(self._seed, rows.device), self._seed)
             self._update.load_state(update)
+
+    def _loss_of_logits(self, logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            outputs, targets = (torch.from_numpy(values).to(self._rows.device) for values in (logits, y))
+            return Objective(self.loss, self._rows.spec).values(outputs, targets).cpu().numpy()
 
     def _equip(self, module: torch.nn.Module, rows: Rows, random: Randomness, seed: int) -> None:
         way = Way(self.optimizer, self.scheduler, self._step, self.clip_norm, self.accumulate, self.compile)

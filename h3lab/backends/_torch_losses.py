@@ -6,6 +6,7 @@ It knows outputs, labels and weights as tensors; it does not know modules, optim
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,35 +53,32 @@ class Objective:
             raise UsageError(
                 f"loss={loss!r} came; expected one of {', '.join(known)}, a function f(outputs, y), or None."
             )
-        self._named = known[loss] if isinstance(loss, str) else None
-        self._own = None if isinstance(loss, str) else loss
+        self._named: Any = known[loss] if isinstance(loss, str) else None
+        self._own: Any = None if isinstance(loss, str) else loss
 
-    def hard(self, outputs: Tensor, y: Tensor, weight: Tensor | None, total: int) -> Tensor:
-        """0-d loss against the labels. ``outputs``: (rows, outputs); ``y``: (rows,) codes, or floats like outputs."""
-        rows = len(outputs)
-        if not self._classifies and y.ndim < outputs.ndim:
-            # Shapes (rows, 1) and (rows,) would broadcast to (rows, rows) without a word.
-            outputs = outputs.reshape(y.shape)
-        y = y if self._classifies else y.to(outputs.dtype)
-        if self._own is not None:
-            return self._of_own(outputs, y, weight, total)
-        assert self._named is not None
-        if weight is None and rows == total:
-            return self._named(outputs, y)
-        values = self._named(outputs, y, reduction="none")
-        values = values if values.ndim == 1 else values.flatten(1).mean(1)
-        return (values if weight is None else values * weight).sum() / total
-
-    def _of_own(self, outputs: Tensor, y: Tensor, weight: Tensor | None, total: int) -> Tensor:
-        rows = len(outputs)
-        if not rows:  # a rank's share of a batch smaller than the group, whose mean would be no number
-            return outputs.sum()
-        value = self._own(outputs, y)  # type: ignore[misc]
+    def values(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """(rows,) losses against the labels; or 0-d, their mean, where a loss of one's own returns that. ``outputs``:
+        (rows, outputs); ``y``: (rows,) codes, or floats like outputs."""
+        outputs, y = self._matched(outputs, y)
+        if self._own is None:
+            values = self._named(outputs, y, reduction="none")
+            return values if values.ndim == 1 else values.flatten(1).mean(1)
+        value, rows = self._own(outputs, y), len(outputs)
         if not isinstance(value, Tensor) or value.shape not in ((), (rows,)):
             came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(
                 f"loss(outputs, y) returned {came}; expected a 0-d tensor (the mean over rows), or ({rows},)."
             )
+        return value
+
+    def hard(self, outputs: Tensor, y: Tensor, weight: Tensor | None, total: int) -> Tensor:
+        """0-d loss against the labels."""
+        rows = len(outputs)
+        if not rows:  # a rank's share of a batch smaller than the group; the mean of nothing would be no number
+            return outputs.sum()
+        if weight is None and rows == total and self._own is None:
+            return self._named(*self._matched(outputs, y))
+        value = self.values(outputs, y)
         if value.ndim:
             return (value if weight is None else value * weight).sum() / total
         if weight is not None:
@@ -89,6 +87,12 @@ class Objective:
                 f"Return one value a row, shape ({rows},), for example with reduction='none'."
             )
         return value * (rows / total)
+
+    def _matched(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self._classifies:
+            return outputs, y
+        # Shapes (rows, 1) and (rows,) would broadcast to (rows, rows) without a word.
+        return outputs.reshape(y.shape) if y.ndim < outputs.ndim else outputs, y.to(outputs.dtype)
 
     def soft(self, outputs: Tensor, teacher: Tensor, weight: Tensor | None, total: int, temperature: float) -> Tensor:
         """0-d distance to a teacher: T² KL(teacher at T ‖ student at T), summed over classes, from logits
