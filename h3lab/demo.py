@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -33,6 +34,8 @@ METRICS = {"accuracy": True, "negative log-likelihood": False, "calibration erro
 
 INTRODUCTION = """Text messages, spam or not. A network learns from all labels. Two students see about a hundred of
 them, and learn from those alone, or from the network's answers as well."""
+FITTED = """Merged workers were fitted on all parts at once, to what scikit-learn finds on the whole set; "column" is
+one that cannot be, and got the whole column."""
 CAUTION = """Each student is compared with the same student alone, on messages that none has seen, over several seeds,
 which draw the labelled messages as well as the initial weights. The gain is the mean over these pairs (positive is
 better) with its 95 % interval; it is called a gain or a loss only where the interval leaves zero out. The teacher is
@@ -57,8 +60,7 @@ def large_network(spec: Any) -> Any:
     """The teacher's: 256 hidden units."""
     from torch import nn
 
-    first, last = nn.Linear(spec.features, 256), nn.Linear(256, spec.outputs)
-    return nn.Sequential(first, nn.ReLU(), nn.Dropout(0.3), last)
+    return nn.Sequential(nn.Linear(spec.features, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, spec.outputs))
 
 
 def small_network(spec: Any) -> Any:
@@ -158,10 +160,9 @@ def by_metric(compared: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{metric}: {'more' if rises else 'less'} is better", rows[columns]
 
 
-def say(*lines: str) -> None:
-    """Print lines, each with the seconds since this module was imported."""
-    for line in lines:
-        print(f"[{time.monotonic() - BEGAN:5.1f} s] {line}", flush=True)
+def say(line: str) -> None:
+    """Print a line with the seconds since this module was imported."""
+    print(f"[{time.monotonic() - BEGAN:5.1f} s] {line}", flush=True)
 
 
 def students(
@@ -169,7 +170,8 @@ def students(
 ) -> Iterator[Result]:
     """Both students, alone and taught, over several seeds, which draw the labelled messages as well as the weights.
 
-    A student network takes ``steps`` steps whatever it learns from, so that nobody wins by training longer.
+    A student network takes ``steps`` steps whatever it learns from, so that nobody wins by training longer. The first
+    seed's runs have curves on held-out rows.
     """
     for seed in range(1, seeds + 1):
         # The seed is not that of the split by source: the same draw again would leave nothing to choose.
@@ -178,11 +180,11 @@ def students(
         for (way, (rows, transfer)), (student, model) in product(ways(teacher, few, feed).items(), models().items()):
             actor = h3.Actor(f"demo-{student}-{way}".replace(" ", "-"), model, seed=seed)
             settings = {} if student == "logistic regression" else {"epochs": max(1, round(steps / rows.steps(64)))}
-            run = lab.train(actor, rows, transfer=transfer, validation=held_out, **settings)
-            started.append((student, way, actor, run))
-        for student, way, actor, run in started:
-            run.wait()
-            yield Result(seed, student, way, run, measures(actor, held_out))
+            run = lab.train(actor, rows, transfer=transfer, validation=held_out if seed == 1 else None, **settings)
+            started.append((student, way, run))
+        for student, way, run in started:
+            deque(run, maxlen=0)  # follows it to its end; wait() would show a card for each in a notebook
+            yield Result(seed, student, way, run, measures(run.actor, held_out))
 
 
 def tell(lab: Any, options: argparse.Namespace) -> Path:
@@ -191,21 +193,20 @@ def tell(lab: Any, options: argparse.Namespace) -> Path:
     train, test = messages.split(test=0.2, seed=0)
     feed = lab.prepare(pipeline(), train)
     held_out = lab.prepare(feed.pipeline, test)
-    say(f"prepared: {feed}", f"held out: {len(held_out):,} rows")
+    say(f"prepared: {feed}; {len(held_out):,} rows are held out")
     teacher = h3.Actor("demo-teacher", h3.TorchModel(large_network))
     # Held-out rows only draw the curve: nothing is chosen by it.
     taught = lab.train(teacher, feed, epochs=3 if options.quick else 10, validation=held_out).wait()
     mark = ", ".join(f"{metric} {value:.4f}" for metric, value in measures(teacher, held_out).items())
     say(f"the teacher learned from {len(feed):,} labels: {mark}")
     results: list[Result] = []
-    steps = 100 if options.quick else 600
-    for result in students(lab, teacher, feed, held_out, seeds=options.seeds, steps=steps, labelled=options.labelled):
+    scale = {"seeds": options.seeds, "steps": 100 if options.quick else 600, "labelled": options.labelled}
+    for result in students(lab, teacher, feed, held_out, **scale):
         if result.seed > len({earlier.seed for earlier in results}):
             say(f"students of seed {result.seed} of {options.seeds}")
         results.append(result)
-    compared = comparison(results)
     say(f"each student taught, against the same student alone; {options.seeds} seeds")
-    print(*table(compared), "", sep="\n")
+    print(*table(compared := comparison(results)), "", sep="\n")
     return page(options.out, messages, feed, taught, mark, results, compared)
 
 
@@ -215,7 +216,8 @@ def page(out: Path, messages: Any, feed: Any, taught: Any, mark: str, results: l
     sections: list[tuple[str, Any]] = [
         ("", INTRODUCTION.replace("\n", " ")),
         ("Raw rows", messages.head(5).drop(columns=["words", "currency", "exclamations"])),
-        ("Prepared", f"{feed}\n\n{feed.pipeline}"),
+        ("Prepared on the engines", f"{feed}. {FITTED}".replace("\n", " ")),
+        ("", [{name: worker[name] for name in ("block", "worker", "how")} for worker in feed.manifest["workers"]]),
         ("The teacher", taught),
         ("", f"On held-out messages: {mark}."),
         ("A student network, taught in three ways (first seed)", curves),
@@ -231,18 +233,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m h3lab.demo", description="The whole idea on real data.")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of the page (%(default)s)")
-    parser.add_argument("--engines", type=int, default=2, help="engines to start (%(default)s)")
+    parser.add_argument("--engines", type=int, help="engines to start (2), where none run yet")
     parser.add_argument("--seeds", type=int, default=5, help="draws of messages and weights (%(default)s)")
     parser.add_argument("--labelled", type=int, default=LABELLED, help="labels that a student sees (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="train little: to see that everything works")
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error("an interval needs at least two seeds")
-    say(f"{options.engines} engines are starting, or are joined")
+    say("engines start, or are joined")
     with h3.Lab(engines=options.engines) as lab:
         say("the laboratory is ready")
         path = tell(lab, options)
-    say(f"the curves and the table: {path.resolve().as_uri()}", "the same, live: scripts/lab")
+    say(f"curves and table: {path.resolve().as_uri()}; the same, live: scripts/lab")
     return 0
 
 
