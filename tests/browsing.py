@@ -16,6 +16,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import nbformat
+import psutil
 from playwright.sync_api import Error, Page
 
 TESTS = Path(__file__).parent
@@ -187,6 +188,14 @@ class Notebook:
     def kernel(self) -> str:
         """The kernel's id."""
         return str(self.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"))
+
+    def kernel_process(self) -> psutil.Process:
+        """The kernel, found by its connection file."""
+        name = f"kernel-{self.kernel()}"
+        for process in psutil.Process(self.server.process.pid).children(recursive=True):
+            if any(name in argument for argument in process.cmdline()):
+                return process
+        raise AssertionError(f"no process of {name}")
 
     # ---- Cards
 

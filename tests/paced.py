@@ -167,7 +167,9 @@ def main() -> None:
 
             text = traceback.format_exc()
             pace.end(
-                "failed", message="failed", error={"rank": 1, "message": f"ValueError: {error}", "traceback": text}
+                "failed",
+                message="failed",
+                error={"rank": 1, "type": "ValueError", "message": str(error), "traceback": text},
             )
     else:
         pace.end("stopped" if pace.over else "finished")

@@ -28,7 +28,7 @@ from h3lab.ui import follower as follower_module
 from h3lab.ui.columns import Columns, binned, extremes, smoothed
 from h3lab.ui.controls import perform
 from h3lab.ui.follower import Follower, earlier, follow
-from h3lab.ui.headline import Speed, cause, headline, line
+from h3lab.ui.headline import Speed, cause, headline
 from h3lab.ui.marks import Story, code, number
 
 STATIC = Path(columns_module.__file__).with_name("static")
@@ -186,28 +186,27 @@ def test_a_headline_says_it_all():
     info = {"name": "digits", "number": 3, "epochs": 20, "total_steps": 400, "ranks": 2}
     head = headline(info, {"state": "training", "slots": ["slot0", "slot1"]}, columns, last, 34.0)
     assert (head["metric"], head["value"], head["left"], head["place"]) == ("val_accuracy", 0.8, 10.0, "slot0, slot1")
-    assert line(head) == "digits/3  training  epoch 3/20  step 60  loss 0.5  val_accuracy 0.8  34 steps/s"
     json.dumps(head, allow_nan=False)
 
 
 @pytest.mark.parametrize("state", ["queued", "starting", "paused", "lost", "finished", "stopped", "failed"])
 def test_only_a_training_run_has_a_speed(state: str):
     head = headline({"name": "a", "total_steps": 10}, {"state": state}, Columns(), None, 5.0)
-    assert head["rate"] is None and head["left"] is None and line(head).startswith("a  " + state)
+    assert head["rate"] is None and head["left"] is None
 
 
 def test_a_diverged_loss_is_shown_and_is_json():
     columns = Columns()
     columns.extend([{"step": 1, "loss": float("nan")}])
     head = headline({"name": "a"}, {"state": "failed"}, columns, {"step": 1, "epoch": 1}, None)
-    assert head["loss"] == "nan" and "loss nan" in line(head)
+    assert head["loss"] == "nan"
     json.dumps(head, allow_nan=False)
 
 
 def test_a_cause_is_the_line_that_says_what_failed():
     text = "Traceback (most recent call last):\n  File 'a', line 1\nValueError: bad label 7\nknown: 0..2\n"
     assert cause({"error": text})["cause"] == "ValueError: bad label 7"
-    error = {"rank": 1, "message": "ValueError: bad label 7", "traceback": text}
+    error = {"rank": 1, "type": "ValueError", "message": "bad label 7", "traceback": text}
     assert cause({"error": error}) == {"cause": "rank 1: ValueError: bad label 7", "traceback": text.strip()}
     assert cause({}) == {"cause": "", "traceback": ""}
 
@@ -532,7 +531,7 @@ def test_a_picture_of_a_long_run_is_small():
     bundle = mimebundle(Asked(short_run("hundred-thousand", steps=100_000)))
     picture = base64.b64decode(bundle["image/png"])
     assert picture.startswith(b"\x89PNG") and len(picture) < 50_000
-    assert bundle["text/plain"].startswith("hundred-thousand/1  finished  epoch 20/20  step 100,000  loss ")
+    assert bundle["text/plain"].startswith("hundred-thousand/1  finished  epoch 20/20  loss ")
 
 
 @pytest.mark.parametrize("state", ["queued", "failed"])
@@ -654,7 +653,7 @@ def test_what_a_run_sends_belongs_to_the_cell_that_shows_it(kernel: Kernel):
     assert {message["parent_header"]["msg_id"] for message in pictures} <= {shown, waiting}
     assert [message["content"]["text"] for message in kernel.of("stream")] == ["mine\n"]
     last = pictures[-1]["content"]["data"]
-    assert last["text/plain"].startswith("belongs/1  finished  epoch 20/20  step 3,000") and "image/png" in last
+    assert last["text/plain"].startswith("belongs/1  finished  epoch 20/20  loss") and "image/png" in last
 
 
 def test_a_cell_shows_a_run_once_and_a_kernel_has_one_panel_of_it(kernel: Kernel):
@@ -694,7 +693,7 @@ def test_a_notebook_that_a_program_ran_shows_the_last_picture():
     for cell in notebook.cells[:2]:
         where, picture = cell.outputs
         assert set(where.data) == {"text/html", "text/plain"}
-        assert picture.data["text/plain"].startswith("kept/1  finished  epoch 20/20  step 100,000")
+        assert picture.data["text/plain"].startswith("kept/1  finished  epoch 20/20  loss")
         assert base64.b64decode(picture.data["image/png"]).startswith(b"\x89PNG")
     assert len(nbformat.writes(notebook)) < 100_000
     html, _ = HTMLExporter().from_notebook_node(notebook)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from h3lab.ui.follower import Follower, follow
-from h3lab.ui.headline import ended, line
+from h3lab.ui.headline import ended
 
 #: While a page looks on, the picture in the notebook is at most so old; each costs 0.1 s of this process.
 PICTURE_SECONDS = 60.0
@@ -68,7 +68,7 @@ class Exhibit:
         if all(ended(run.folder.state) for run in self.runs):
             _publish(bundle(self.followers), display_id)
         else:
-            _publish({"text/plain": "\n".join(line(follower.head()) for follower in self.followers)}, display_id)
+            _publish({"text/plain": "\n".join(follower.line() for follower in self.followers)}, display_id)
         self.ids.append(display_id)
 
     def close(self) -> None:
@@ -129,17 +129,17 @@ def bundle(followers: list[Follower]) -> dict[str, Any]:
     """The picture of runs and their headlines, as they are now."""
     from h3lab.ui.picture import overlay, png
 
-    heads, columns = [], []
+    heads, columns, lines = [], [], []
     for follower in followers:
         follower.catch_up()
         # Drawn from a still, without the lock: while another thread computes a picture takes seconds, and curves go on.
         with follower.lock:
             heads.append(follower.head())
             columns.append(follower.columns.still())
+            lines.append(follower.line())
     several = len(followers) > 1
     picture = overlay(heads, columns) if several else png(heads[0], columns[0], followers[0].story.marks)
-    lines = "\n".join(map(line, heads))
-    return {"image/png": base64.b64encode(picture).decode(), "text/plain": lines}
+    return {"image/png": base64.b64encode(picture).decode(), "text/plain": "\n".join(lines)}
 
 
 def _cell() -> str | None:

@@ -19,6 +19,7 @@ import numpy as np
 from h3lab import journal
 from h3lab.folder import RunFolder
 from h3lab.records import Record
+from h3lab.status import line
 from h3lab.ui.columns import Columns, Series, binned, smoothed
 from h3lab.ui.headline import Speed, ended, headline
 from h3lab.ui.marks import Story
@@ -76,6 +77,12 @@ class Follower:
         """The headline now."""
         head = headline(self.info, self.state, self.columns, self.last, self._speed.rate)
         return {**head, "values": self.story.values, "said": self.story.last, "trouble": self.trouble}
+
+    def line(self) -> str:
+        """The same as a line of text."""
+        latest = {"epoch": (self.last or {}).get("epoch"), **{name: self.columns.last(name) for name in self.columns}}
+        state = {"name": self.folder.name, **self.state, "steps_per_second": self._speed.rate}
+        return line(self.info, {**state, **latest, **self.story.values})
 
     @property
     def alive(self) -> bool:

@@ -97,6 +97,7 @@ def cause(state: Mapping[str, Any]) -> dict[str, str]:
         error = {"traceback": str(error)}
     text = str(error.get("traceback") or error.get("message") or "").strip()
     said = str(error.get("message") or exception(text)).strip()
+    said = f"{error['type']}: {said}" if error.get("type") else said
     where = f"rank {error['rank']}: " if error.get("rank") else ""
     return {"cause": where + said if said else "", "traceback": text}
 
@@ -106,20 +107,6 @@ def exception(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "\t"))]
     named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Loss|Lost)\b", line)]
     return (named or lines or [""])[-1]
-
-
-def line(head: Mapping[str, Any]) -> str:
-    """The headline as plain text: ``teacher/3  training  epoch 3/20  step 812  loss 0.41  val_accuracy 0.87``."""
-    parts = [f"{head['name']}/{head['number']}" if head["number"] else head["name"], head["state"]]
-    if head["step"]:
-        parts += [f"epoch {head['epoch']}/{head['epochs'] or '?'}", f"step {head['step']:,}"]
-    for name in ("loss", "value"):
-        if head[name] is not None:
-            label = head["metric"] if name == "value" else name
-            parts.append(f"{label} {head[name]:.4g}" if isinstance(head[name], float) else f"{label} {head[name]}")
-    if head["rate"]:
-        parts.append(f"{head['rate']:,.0f} steps/s")
-    return "  ".join(filter(None, [*parts, head["cause"] or head["message"]]))
 
 
 def ended(state: Mapping[str, Any]) -> bool:

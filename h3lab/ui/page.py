@@ -14,7 +14,6 @@ from h3lab.home import replace_file
 from h3lab.ui.columns import Columns, binned, extremes, smoothed
 from h3lab.ui.curves import HELD_OUT, RUNS, TRAIN
 from h3lab.ui.follower import Follower
-from h3lab.ui.headline import line
 from h3lab.ui.picture import bases, line_of
 
 STYLE = """
@@ -84,7 +83,7 @@ def _curves(runs: list[Any], first: int) -> tuple[str, list[Any]]:
     followers = [Follower(run.folder) for run in runs]
     for follower in followers:
         follower.catch_up()
-    lines = escape("\n".join(line(follower.head()) for follower in followers))
+    lines = escape("\n".join(follower.line() for follower in followers))
     columns = [follower.columns for follower in followers]
     names = [run.name for run in runs]
     figures = [_figure(base, names, columns) for base in bases(columns)]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
 from browsing import Jupyter, Notebook, wait_for
 from paced import paced
@@ -31,15 +30,6 @@ def shows_all(book: Notebook, folder: RunFolder, index: int = -1) -> bool:
     """The page holds every record that was on disk before it was asked, none twice and none missing."""
     least, steps = written(folder), book.steps(index)
     return len(steps) >= least and steps == list(range(1, len(steps) + 1))
-
-
-def kernel_process(book: Notebook) -> psutil.Process:
-    """The kernel of a notebook, found by its connection file."""
-    name = f"kernel-{book.kernel()}"
-    for process in psutil.Process(book.server.process.pid).children(recursive=True):
-        if any(name in argument for argument in process.cmdline()):
-            return process
-    raise AssertionError(f"no process of {name}")
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
@@ -119,7 +109,7 @@ def test_a_killed_kernel_is_said_and_a_new_one_has_every_record(notebook: Open):
         book = notebook([SHOW.format(folder.name), SHOW.format(folder.name)])
         book.run(0)
         book.wait(book.painted, what="a first curve")
-        os.kill(kernel_process(book).pid, signal.SIGKILL)
+        os.kill(book.kernel_process().pid, signal.SIGKILL)
         book.wait(lambda: "this view is frozen" in book.text("code", 0), 30, "the card says that it is frozen")
         assert 'h3.attach("survives")' in book.text("code", 0) and book.text("pill", 0) == "frozen"
         book.ready()

@@ -216,23 +216,22 @@ class Head {
     this.fact("epoch", head.epoch && head.step ? String(head.epoch) : "", head.epochs ? `/${head.epochs.toLocaleString("en")}` : "");
     this.fact("step", head.step ? head.step.toLocaleString("en") : "");
     this.fact("loss", head.loss === null ? "" : short(head.loss));
-    this.fact(head.metric ?? "metric", head.value === null ? "" : short(head.value));
+    this.fact("metric", head.value === null ? "" : short(head.value), "", head.metric);
     this.fact("steps/s", head.rate ? Math.round(head.rate).toLocaleString("en") : "");
     this.fact("left", head.left === null ? "" : duration(head.left));
     write(this.place, [head.message && head.step && !head.cause ? head.message : "", head.place].filter(Boolean).join(" · "));
   }
 
-  fact(label, value, after = "") {
-    if (!this.values.has(label)) {
-      const strong = element("b"), rest = element("span", "rest");
-      const unit = label === "steps/s";
-      const fact = element("span", "fact", {}, ...(unit ? [strong, " steps/s"] : [`${label} `, strong, rest]));
-      fact.style.order = ["epoch", "step", "loss", label, "steps/s", "left"].indexOf(label); // some are known late
-      this.values.set(label, { fact, strong, rest });
+  fact(key, value, after = "", label = key) {
+    if (!this.values.has(key)) {
+      const strong = element("b"), rest = element("span", "rest"), words = element("span");
+      const fact = element("span", "fact", {}, ...(key === "steps/s" ? [strong, words] : [words, strong, rest]));
+      this.values.set(key, { fact, words, strong, rest });
       this.facts.append(fact);
     }
-    const { fact, strong, rest } = this.values.get(label);
+    const { fact, words, strong, rest } = this.values.get(key);
     fact.hidden = value === "";
+    write(words, key === "steps/s" ? " steps/s" : `${label} `);
     write(strong, value);
     write(rest, after);
   }

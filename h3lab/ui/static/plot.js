@@ -15,8 +15,9 @@ function niceRange(low, high, log) {
   high += 0.02 * span; // a dot on the newest value is seen whole
   if (low < 0 || low > 0.02 * span) low -= 0.02 * span;
   const rough = span / 5, power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 2.5, 5, 10].find((m) => m * power >= rough);
-  const from = Math.floor(low / step + 1e-9) * step, to = Math.ceil(high / step - 1e-9) * step;
+  const step = power * [1, 2, 2.5, 5, 10].find((m) => m * power >= rough), share = low >= 0 && high <= 1.03;
+  const from = Math.floor(low / step + 1e-9) * step, up = Math.ceil(high / step - 1e-9) * step;
+  const to = share && up > 1 ? 1.02 : up; // an accuracy has no value above 1
   return [from, to > from ? to : from + step];
 }
 
