@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from h3lab.batch import Batch, rows_of, take
+from h3lab.batch import Batch, dense, free_memory, rows_of, take
+from h3lab.errors import DataError
 from h3lab.rows import batch_of, columns
 
 
@@ -51,3 +52,20 @@ def test_its_arrays_have_names(form):
 def test_it_is_frozen():
     with pytest.raises(AttributeError):
         Batch(np.zeros((1, 1))).y = None
+
+
+def test_sparse_inputs_become_dense_and_dense_ones_stay():
+    given = np.arange(12.0, dtype=np.float32).reshape(4, 3)
+    made = dense({"a": sparse.csr_matrix(given), "b": given})
+    assert made["b"] is given and np.array_equal(made["a"], given) and made["a"].dtype == np.float32
+    assert dense(given) is given
+    assert np.array_equal(dense(sparse.csr_matrix(given), limit_bytes=48), given)
+
+
+def test_what_does_not_fit_is_said_before_memory_is_taken():
+    wide = sparse.csr_matrix((np.ones(1, np.float32), ([0], [0])), shape=(1_000_000, 50_000))
+    with pytest.raises(DataError, match="1,000,000 rows of 50,000 sparse columns.*need 186.26 GiB.*TruncatedSVD"):
+        dense(wide)
+    with pytest.raises(DataError, match="and 0.00 GiB may be used"):
+        dense(sparse.csr_matrix(np.eye(4, dtype=np.float32)), limit_bytes=63)
+    assert 2**20 < free_memory() < 2**50

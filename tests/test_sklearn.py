@@ -261,6 +261,44 @@ def test_what_has_the_methods_can_be_wrapped():
         SklearnModel(StandardScaler()).build(FEED.spec, 0)
 
 
+NOTEBOOK = """
+import sys
+import numpy as np
+from sklearn.linear_model import SGDClassifier
+from h3lab import codec, signed
+from h3lab.backends._sklearn import SklearnModel
+from h3lab.settings import Settings
+from h3lab.testing import easy_feed
+class Mine(SGDClassifier):  # stands in no module that another process could import
+    pass
+model = SklearnModel(Mine(loss="log_loss"))
+model.build(easy_feed().spec, 0)
+launch = signed.dumps(model)
+model.step(easy_feed().batch(slice(0, 40)), Settings())
+open(sys.argv[1], "wb").write(codec.pack({"launch": launch, "state": model.state(), "parameters": model.parameters()}))
+print(model.logits(easy_feed().batch(slice(None)).x).tobytes().hex())
+"""
+RANK = """
+import sys
+from h3lab import codec, signed
+from h3lab.testing import easy_feed
+tree = codec.unpack(open(sys.argv[1], "rb").read())
+model = signed.loads(tree["launch"])
+model.load_state(tree["state"])
+print(model.logits(easy_feed().batch(slice(None)).x).tobytes().hex())
+"""
+
+
+def test_a_class_of_the_notebook_comes_back_from_its_snapshot(tmp_path):
+    """It travelled by value, so no name of the rank's process leads to it."""
+    said = [
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True, timeout=120)
+        for code in (NOTEBOOK, RANK)
+    ]
+    assert said[1].returncode == 0, said[1].stderr
+    assert said[0].stdout == said[1].stdout != ""
+
+
 def test_wrapping_imports_no_other_framework():
     code = """
 import sys
