@@ -110,8 +110,14 @@ def wraps(model: Any) -> str | None:
     """The backend for a model's class, found by the modules of its bases; ``"itself"`` for a Model, None for none."""
     if all(callable(getattr(type(model), name, None)) for name in _PROMISED):
         return "itself"
-    tops = (base.__module__.partition(".")[0] for base in type(model).__mro__)
-    return next((BACKENDS[top] for top in tops if top in BACKENDS), None)
+    tops = [base.__module__.partition(".")[0] for base in type(model).__mro__]
+    found = next((BACKENDS[top] for top in tops if top in BACKENDS), None)
+    learns = not isinstance(model, type) and all(callable(getattr(model, name, None)) for name in ("fit", "predict"))
+    # Without a base that tells: scikit-learn's methods do, unless they are another framework's or a plug-in's.
+    if found is None and learns and not PIP.keys() & set(tops):
+        if not any(isinstance(model, plug.wraps) for plug in plugged("backends")):
+            return BACKENDS["sklearn"]
+    return found
 
 
 def wrap(model: Any) -> Any:

@@ -257,6 +257,9 @@ def test_what_has_the_methods_can_be_wrapped():
     model = fitted(Nearest())
     assert model.task == "classification" and model.capabilities == Capabilities("whole", False, False, ())
     assert (FEED.spec.decode(model.logits(X[400:]).argmax(1)) == LABELS[400:]).mean() > 0.8
+    assert Actor("nearest", Nearest()).fit(X[:400], LABELS[:400]).score(X[400:], LABELS[400:]) > 0.8
+    with pytest.raises(UsageError, match="came as model"):
+        Actor("a class", Nearest).fit(X, LABELS)
     with pytest.raises(UsageError, match="fit and predict"):
         SklearnModel(StandardScaler()).build(FEED.spec, 0)
 
