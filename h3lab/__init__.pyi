@@ -8,7 +8,7 @@ from .cluster.lab import attach as attach
 from .feed import open_feed as open_feed
 from .pipeline import Pipeline as Pipeline
 from .pipeline import Preprocessor as Preprocessor
-from .run import runs as runs
+from .listing import runs as runs
 from .sources import read as read
 from .training import train as train
 from .transfer import Distill as Distill

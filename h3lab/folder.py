@@ -127,6 +127,14 @@ class RunFolder:
             os.close(descriptor)
             return None
 
+    @property
+    def locked(self) -> bool:
+        """Whether a rank lives, which holds the lock."""
+        descriptor = self.lock()
+        if descriptor is not None:
+            os.close(descriptor)
+        return descriptor is None
+
     def __repr__(self) -> str:
         return f"RunFolder({self.name!r})"
 

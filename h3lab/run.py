@@ -5,15 +5,14 @@ It knows records, states and controls; it does not know engines. Any number of v
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from h3lab import codec, journal, records, snapshots, worlds
-from h3lab.errors import LabError, NotFittedError, RunFailed, UsageError
-from h3lab.folder import ENDED, RunFolder, folders
+from h3lab import journal, records, results, worlds
+from h3lab.errors import LabError, UsageError
+from h3lab.folder import ENDED, RunFolder
 from h3lab.progress import Line
 from h3lab.records import Record
 from h3lab.settings import Setting, Settings
@@ -111,7 +110,7 @@ class Run:
                     last = record["step"]
                     yield record
             if over:
-                self._raise_failure()
+                results.raise_failure(self.folder)
                 return
             time.sleep(POLL_SECONDS)
 
@@ -157,7 +156,7 @@ class Run:
         """End it after the step that is under way; the model is kept, and loaded into the actor that was passed."""
         said = self._ask("stopped after step {step}", stop=True)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.state not in ENDED and (self._lives() or time.monotonic() < deadline):
+        while self.state not in ENDED and (self.folder.locked or time.monotonic() < deadline):
             time.sleep(POLL_SECONDS)
         self._load()
         return said
@@ -177,16 +176,9 @@ class Run:
                 return confirmed.format(step=event["step"])
             if state in ENDED:
                 return state
-            if not self._lives() and (state not in ("training", "paused") or time.monotonic() > deadline):
+            if not self.folder.locked and (state not in ("training", "paused") or time.monotonic() > deadline):
                 return f"recorded: the run is {state}, and this holds from its next first step on"
             time.sleep(POLL_SECONDS)
-
-    def _lives(self) -> bool:
-        """Whether a rank lives: it holds the lock."""
-        descriptor = self.folder.lock()
-        if descriptor is not None:
-            os.close(descriptor)
-        return descriptor is None
 
     # ---- Its end
 
@@ -212,48 +204,19 @@ class Run:
             progress.end(repr(self))
         elif settle is not None:
             settle(self)
-        self._raise_failure()
+        results.raise_failure(self.folder)
         self._load()
         return self
-
-    def _raise_failure(self) -> None:
-        error = self.error
-        if self.state == "failed":
-            error = error or {"type": "failed", "message": "no reason was left", "traceback": "", "rank": 0}
-            where = f"rank {error.get('rank', 0)} on {error.get('host', 'its host')}"
-            raise RunFailed(
-                f"run {self.name!r} failed, {where}: {error['type']}: {error['message']}\n{error.get('traceback', '')}"
-            )
 
     @property
     def actor(self) -> Any:
         """An actor with what was learned by the result or, before it, the newest snapshot; NotFittedError before the
         first. Opens the launch file after checking its signature."""
-        launch = worlds.load(worlds.LAUNCH).read(self.folder)
-        return self._learned(launch, launch.actor)
+        return results.actor_of(self.folder)
 
     def _load(self) -> None:
         if self._passed is not None and self.folder.result.exists():
-            launch = worlds.load(worlds.LAUNCH).read(self.folder)
-            self._learned(launch, self._passed)
-
-    def _learned(self, launch: Any, actor: Any) -> Any:
-        from sklearn.base import clone
-
-        load = self._parameters()
-        if load is None:
-            raise NotFittedError(f"run {self.name!r} is {self.state} and has no snapshot yet; run.wait() for its end.")
-        model = worlds.wrap(clone(launch.actor.model, safe=False))
-        model.build(launch.data.spec, int(launch.settings.get("seed", launch.actor.seed)))
-        load(model)
-        return actor.adopt(model, launch.data.spec, launch.data.pipeline)
-
-    def _parameters(self) -> Callable[[Any], None] | None:
-        if self.folder.result.exists():
-            tree = codec.unpack(self.folder.result.read_bytes())
-            return lambda model: model.load_parameters(tree["model"])
-        found = snapshots.read(self.folder)
-        return None if found is None else lambda model: model.load_state(found[1]["model"])
+            results.actor_of(self.folder, self._passed)
 
     def delete(self) -> None:
         """Remove its folder; a run that has not ended must be stopped first."""
@@ -283,16 +246,3 @@ class Run:
 
     def __reduce__(self) -> Any:
         return (Run, (self.folder,))
-
-
-def runs() -> pd.DataFrame:
-    """Every run of this home, newest first: name, state, epoch, step, loss, when it was started, its lab."""
-    import pandas as pd
-
-    rows = []
-    for folder in folders():
-        info, status = folder.info, Run(folder).status()
-        row = {name: status.get(name) for name in ("name", "state", "epoch", "step", "loss", "val_accuracy")}
-        rows.append({**row, "started": pd.Timestamp(info["created"], unit="s"), "lab": info.get("lab")})
-    columns = ["name", "state", "epoch", "step", "loss", "val_accuracy", "started", "lab"]
-    return pd.DataFrame(rows, columns=columns).sort_values("started", ascending=False, ignore_index=True)

@@ -21,6 +21,7 @@ from h3lab.home import read_json
 
 LOG = logging.getLogger("h3lab.keeper")
 CLUSTER_ID = "h3lab"
+CONTROLLER_PROGRAM = "ipyparallel.controller"
 
 #: Registration waits for two beats of the heart: at ipyparallel's own 3 s a lab takes 7 s to start. A dead engine is
 #: noticed by its process; twenty missed beats are for one that hangs. Schedulers in threads save eight processes.
@@ -74,9 +75,10 @@ class OwnEngines:
         sets = state["engines"]["sets"]
         pids = {name: _engine_pid(launcher) for name, launcher in sets.items()}
         controller = (state.get("controller") or {}).get("state") or {}
-        if not _is(controller.get("pid"), "ipyparallel.controller"):
+        if not _is(controller.get("pid"), CONTROLLER_PROGRAM):
+            processes.end_orphans(int(controller.get("pid") or 0), CONTROLLER_PROGRAM)
             for pid in pids.values():
-                if _is(pid, "ipyparallel.engine"):
+                if pid is not None and _is(pid, "ipyparallel.engine"):
                     processes.end_group(pid)
             file.unlink(missing_ok=True)
             return []
@@ -155,6 +157,8 @@ class OwnEngines:
             pid = getattr(controller, "pid", 0)
             if pid and pid > 0:
                 processes.end_group(pid)
+                # It has a process of its own for the hearts, which outlives a SIGKILL of the controller.
+                processes.end_orphans(pid, CONTROLLER_PROGRAM)
             self._do(self._cluster.stop_controller(), 60.0)
             # After SIGKILL the launcher may still be waiting to hear of it, and a new controller is refused.
             self._cluster.controller = None

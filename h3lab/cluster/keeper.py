@@ -100,23 +100,20 @@ class Keeper:
     def _ask_missing(self, name: str, question: dict[str, Any]) -> None:
         found: dict[str, Any] = {}
         ready = self._slots.ready
-
-        def done(slot: Slot, answer: Any) -> None:
-            found[slot.name] = answer
-            if len(found) == len(ready):
-                self._folder.answer(name, missing=found)
-
         (self._folder.requests / name).unlink(missing_ok=True)
         if not ready:
             self._folder.answer(name, missing={})
+
+        def ask(slot: Slot) -> None:
+            def done(answer: Any) -> None:
+                found[slot.name] = answer
+                if len(found) == len(ready):
+                    self._folder.answer(name, missing=found)
+
+            self._slots.call(slot, "missing", (question["modules"],), done, lambda why: done([f"(no answer: {why})"]))
+
         for slot in ready:
-            self._slots.call(
-                slot,
-                "missing",
-                (question["modules"],),
-                lambda answer, slot=slot: done(slot, answer),
-                lambda reason, slot=slot: done(slot, [f"(no answer: {reason})"]),
-            )
+            ask(slot)
 
     def _ask_retry(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
         self._slots.retry()

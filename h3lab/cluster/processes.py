@@ -47,6 +47,17 @@ def end_group(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def end_orphans(group: int, program: str) -> None:
+    """SIGKILL what is left of a process group whose leader has died. By name, because a group's number is given away
+    again once nobody is in it."""
+    import psutil
+
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(pid) == group and program in command(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def exit_text(code: int | None) -> str:
     """``exit code 3``, ``killed by SIGKILL``: how a process ended, in words."""
     if code is None:

@@ -52,26 +52,28 @@ def begin(
         shutil.rmtree(folder.path)
         raise
     folder.write_state("queued", attempt=0, step=0, message="queued")
-    folder.write_info(
-        name=actor.name,
-        number=int(folder.path.name),
-        created=time.time(),
-        lab=lab.name,
-        actor=repr(actor.model),
-        feed=str(feed),
-        epochs=planned.epochs,
-        batch_size=options.batch_size,
-        total_steps=planned.total_steps,
-        steps_per_epoch=planned.total_steps // max(1, planned.epochs),
-        ranks=ranks,
-        threads=options.threads,
-        seed=options.seed,
-        settings=[setting.to_json() for setting in planned.settings.declared],
-        values=dict(planned.settings),
-        python=sys.version.split()[0],
-        directory=os.getcwd(),
-    )
+    folder.write_info(number=int(folder.path.name), lab=lab.name, ranks=ranks, feed=str(feed), **_told(planned))
     return Run(folder, actor)
+
+
+def _told(planned: Any) -> dict[str, Any]:
+    """What viewers need to know of a training before its first step."""
+    options = planned.options
+    return {
+        "name": planned.actor.name,
+        "created": time.time(),
+        "actor": repr(planned.actor.model),
+        "epochs": planned.epochs,
+        "batch_size": options.batch_size,
+        "total_steps": planned.total_steps,
+        "steps_per_epoch": planned.total_steps // max(1, planned.epochs),
+        "threads": options.threads,
+        "seed": options.seed,
+        "settings": [setting.to_json() for setting in planned.settings.declared],
+        "values": dict(planned.settings),
+        "python": sys.version.split()[0],
+        "directory": os.getcwd(),
+    }
 
 
 def _free_name(lab: Any, actor: Any, again: bool) -> None:

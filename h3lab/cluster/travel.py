@@ -72,13 +72,18 @@ def _modules(data: bytes) -> set[str]:
     """Top-level modules that a pickle imports by name, read from its opcodes without running it."""
     import pickletools
 
-    strings: list[str] = []
+    pushed: list[Any] = []  # what was pushed last, as far as it is text: a name follows its module
+    memo: dict[int, Any] = {}
     found = set()
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name == "GLOBAL":
             found.add(str(argument).partition(" ")[0])
-        elif opcode.name == "STACK_GLOBAL" and len(strings) > 1:
-            found.add(strings[-2])
-        if isinstance(argument, str):
-            strings.append(argument)
-    return {name.partition(".")[0] for name in found if name.isidentifier() or "." in name} - {"__main__", "h3lab"}
+        elif opcode.name == "STACK_GLOBAL":
+            found.add(str(pushed[-2]))
+        elif opcode.name == "MEMOIZE":
+            memo[len(memo)] = pushed[-1] if pushed else None
+            continue
+        elif "GET" in opcode.name:
+            argument = memo.get(int(argument or 0))
+        pushed.append(argument if isinstance(argument, str) else None)
+    return {name.partition(".")[0] for name in found} - {"__main__", "h3lab", "builtins"}
