@@ -6,9 +6,9 @@ from .backends._torch import TorchModel as TorchModel
 from .cluster.lab import Lab as Lab
 from .cluster.lab import attach as attach
 from .feed import open_feed as open_feed
+from .listing import runs as runs
 from .pipeline import Pipeline as Pipeline
 from .pipeline import Preprocessor as Preprocessor
-from .listing import runs as runs
 from .sources import read as read
 from .training import train as train
 from .transfer import Distill as Distill
