@@ -19,6 +19,8 @@ from h3lab.spec import Block
 #: The workers at one place of a chain: one for the whole input, or, where a worker takes one column of text, a clone
 #: of it for each column.
 Stage = tuple[Any, ...]
+#: Rows that are joined at a time.
+JOINED_ROWS = 8192
 
 
 def takes_text(worker: Any) -> bool:
@@ -121,8 +123,26 @@ def side_by_side(outputs: Sequence[Any]) -> Any:
 
     flat = [out if sparse.issparse(out) else np.asarray(out).reshape(out.shape[0], -1) for out in outputs]
     if any(sparse.issparse(out) for out in flat):
-        return sparse.csr_matrix(sparse.hstack([_csr(out) for out in flat], format="csr"))
+        return _joined(flat)
     return np.concatenate(flat, axis=1)
+
+
+def _joined(blocks: Sequence[Any]) -> Any:
+    """CSR of blocks of which one is sparse, made in runs of rows: scipy holds all of it three times at once."""
+    from scipy import sparse
+
+    rows, columns = blocks[0].shape[0], sum(block.shape[1] for block in blocks)
+    size = sum(block.nnz if sparse.issparse(block) else int(np.count_nonzero(block)) for block in blocks)
+    index = np.int32 if max(size, columns) < 2**31 else np.int64
+    data = np.empty(size, np.result_type(*(block.dtype for block in blocks)))
+    indices, indptr = np.empty(size, index), np.zeros(rows + 1, index)
+    for start in range(0, rows, JOINED_ROWS):
+        run = slice(start, start + JOINED_ROWS)
+        piece = sparse.hstack([_csr(block[run]) for block in blocks], format="csr")
+        at = int(indptr[start])
+        data[at : at + piece.nnz], indices[at : at + piece.nnz] = piece.data, piece.indices
+        indptr[start + 1 : start + 1 + piece.shape[0]] = piece.indptr[1:] + at
+    return sparse.csr_matrix((data, indices, indptr), shape=(rows, columns), copy=False)
 
 
 def _csr(x: Any) -> Any:

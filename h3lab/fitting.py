@@ -20,6 +20,7 @@ from h3lab.executor import Executor
 from h3lab.fingerprints import fingerprint
 from h3lab.gathered import Gathered
 from h3lab.growing import Growing
+from h3lab.heap import WORTH_BYTES, give_back
 from h3lab.labels import Labels, null_labels
 from h3lab.passes import Job, labelled_rows, look, read
 from h3lab.pipeline import Fitted, Pipeline
@@ -39,6 +40,7 @@ def fit(job: Job, executor: Executor, progress: Progress) -> tuple[Job, dict[str
     """The job with its pipeline fitted and what was kept for writing; and counts for the report."""
     began = time.perf_counter()
     head = first_rows(job)
+    give_back(WORTH_BYTES)  # a few rows of a file may have taken a whole run of them
     growing = {
         block.name: Growing(block, _raw(job.schema, block, head), job.pipeline.seed)
         for block in job.pipeline.preprocessors

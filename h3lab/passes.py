@@ -15,6 +15,7 @@ import numpy as np
 
 from h3lab import chain, worlds
 from h3lab.cells import Cells, check_columns, native
+from h3lab.heap import give_back
 from h3lab.labels import Labels, present
 from h3lab.source import Part, Source, fraction
 from h3lab.workroom import Parcel, Shared, keep, kept
@@ -119,16 +120,22 @@ def climb(job: Job, block: Any, table: pa.Table, part: Part) -> tuple[int, list[
 
 def look(task: Task) -> Look:
     """Fit what is pending on one part: its states, and what later passes begin with."""
-    shared, number = task
-    job: Job = shared.value
-    part = job.parts[number]
-    table, keys, dropped = read(job, part)
+    job: Job = task[0].value
+    table, keys, dropped = read(job, job.parts[task[1]])
+    found = _looked(job, task[1], table, keys, dropped)
+    used = table.nbytes
+    del table
+    give_back(used)
+    return found
+
+
+def _looked(job: Job, number: int, table: pa.Table, keys: np.ndarray, dropped: int) -> Look:
     states: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     digests: dict[str, Any] = {}
     waiting = [block for block in job.pipeline.preprocessors if block.name in job.pending]
     for block in waiting if table.num_rows else ():
-        at, given = climb(job, block, table, part)
+        at, given = climb(job, block, table, job.parts[number])
         pending = job.pending[block.name]
         if pending.merge:
             found = [_state(worker, x, block.name) for worker, x in zip(pending.workers, given, strict=True)]
@@ -207,20 +214,25 @@ def fit_column(task: tuple[Shared, ColumnFit]) -> Shared:
 
 def write(task: Task) -> dict[str, Any]:
     """Prepare one part by the fitted pipeline. With a store: its entry; without: the ``batch`` itself."""
-    shared, number = task
-    job: Job = shared.value
+    job, number = task[0].value, task[1]
     started = time.perf_counter()
-    part = job.parts[number]
-    table, keys, dropped = read(job, part)
+    table, keys, dropped = read(job, job.parts[number])
     found: dict[str, Any] = {"rows": table.num_rows, "dropped": dropped}
+    used = table.nbytes
     if table.num_rows:
-        blocks = {}
-        for block in job.pipeline.preprocessors:
-            _, given = climb(job, block, table, part)
-            blocks[block.name] = chain.finished(given[0], f"block {block.name!r}")
+        blocks = {block.name: _finished(job, block, table, number) for block in job.pipeline.preprocessors}
+        table = table.select([name for name in (job.pipeline.label, job.pipeline.weight) if name in table.column_names])
         batch = job.pipeline.joined(blocks, table, keys)
+        del blocks
         if job.store is None:
             found["batch"] = batch
         else:
             found["entry"] = worlds.load("h3lab.stores:open_store")(job.store).write(f"{number:05d}", batch)
+        del batch
+    give_back(used)
     return found | {"seconds": round(time.perf_counter() - started, 4)}
+
+
+def _finished(job: Job, block: Any, table: pa.Table, number: int) -> Any:
+    _, given = climb(job, block, table, job.parts[number])
+    return chain.finished(given[0], f"block {block.name!r}")

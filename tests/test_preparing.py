@@ -574,3 +574,18 @@ def test_reusing_reads_no_row(tmp_path: Path) -> None:
     before = Counting.reads
     prepare(recipe(), source, to=tmp_path)
     assert Counting.reads == before > 0
+
+
+def test_memory_that_parts_have_used_is_given_back() -> None:
+    """Blocks below malloc's limit for maps stay in the heap when they are freed, as long as one behind them lives."""
+    from h3lab.heap import WORTH_BYTES, give_back
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [np.ones(12_000) for _ in range(1000)]
+    last = np.ones(12_000)
+    del blocks
+    held = resident()
+    give_back(WORTH_BYTES)
+    assert held - resident() > 50_000_000 and last[0] == 1
