@@ -12,3 +12,4 @@ from .pipeline import Preprocessor as Preprocessor
 from .sources import read as read
 from .training import train as train
 from .transfer import Distill as Distill
+from .watching import watch as watch

@@ -152,3 +152,12 @@ def test_runs_lists_and_delete_removes(lab, digits):
     run.delete()
     assert run.name not in set(h3.runs()["name"])
     assert "gone" in repr(run)
+
+
+def test_watching_several_runs_prints_a_line_each_outside_a_notebook(lab, digits, capsys):
+    run = lab.train(h3.Actor("seen", h3.TorchModel(network)), digits, epochs=1).wait()
+    capsys.readouterr()
+    h3.watch(run, "seen")
+    assert capsys.readouterr().out.splitlines() == [repr(run)] * 2
+    with pytest.raises(UsageError, match=r"h3\.watch\(run"):
+        h3.watch([1, 2])
