@@ -5,6 +5,7 @@ It knows how to walk parameters and fitted attributes; it does not know what the
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import pickle
 import types
@@ -38,10 +39,8 @@ def _feed(digest: Any, value: Any) -> None:
         text("mapping", len(value))
         if all(type(key) is str for key in value) and all(type(item) is int for item in value.values()):
             text(*sorted(value), *(value[key] for key in sorted(value)))  # a vocabulary of many thousand words
-            return
-        for key in sorted(value, key=repr):
-            _feed(digest, key)
-            _feed(digest, value[key])
+        else:
+            _feed(digest, [(key, value[key]) for key in sorted(value, key=repr)])
     elif isinstance(value, set | frozenset):
         _feed(digest, sorted(value, key=repr))
     elif isinstance(value, list | tuple):
@@ -52,16 +51,22 @@ def _feed(digest: Any, value: Any) -> None:
         text("name", getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__))
     elif isinstance(value, types.FunctionType):
         text("function", value.__module__, value.__qualname__)
-        _code(digest, value.__code__)
-        _feed(digest, [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ()))
+        _function(digest, value)
     elif isinstance(value, types.MethodType):
         _feed(digest, (value.__func__, value.__self__))
+    elif isinstance(value, functools.partial):
+        _feed(digest, (value.func, value.args, value.keywords))
     elif hasattr(value, "get_params") or hasattr(value, "indptr"):  # estimators, sparse matrices
         text("object", type(value).__module__, type(value).__qualname__)
         _feed(digest, vars(value))
     else:
         text("pickled", type(value).__module__, type(value).__qualname__)
         digest.update(pickle.dumps(value, protocol=5))
+
+
+def _function(digest: Any, value: types.FunctionType) -> None:
+    _code(digest, value.__code__)
+    _feed(digest, [cell.cell_contents for cell in value.__closure__ or ()] + list(value.__defaults__ or ()))
 
 
 def _code(digest: Any, code: types.CodeType) -> None:

@@ -1,5 +1,8 @@
 """A pipeline as a value: what it refuses, how it shows itself, how rows become batches, how it is saved."""
 
+import copy
+import functools
+import pickle
 import warnings
 from typing import Any
 
@@ -101,6 +104,15 @@ def test_the_card_shows_blocks_workers_and_what_was_fitted(frame: pd.DataFrame) 
 def test_what_is_written_wrong_is_said_at_once(write: Any, error: type, says: str) -> None:
     with pytest.raises(error, match=says):
         write()
+
+
+def test_a_partial_is_told_by_what_it_holds() -> None:
+    def by(**given: Any) -> str:
+        return Pipeline(
+            Preprocessor("x", ["a"], FunctionTransformer(functools.partial(lambda x, k: x, **given)))
+        ).recipe
+
+    assert by(k=1) != by(k=2)
 
 
 def test_before_fitting_it_says_how_to_fit() -> None:
@@ -250,6 +262,13 @@ def test_columns_of_vectors_are_tables_of_numbers() -> None:
         prepare(Pipeline(Preprocessor("p", "pixels")), CutSource(ragged))
 
 
+def test_blocks_of_different_rows_are_named(frame: pd.DataFrame) -> None:
+    pipeline = prepare(recipe(), CutSource(frame)).pipeline
+    blocks = {"text": np.ones((4, 3)), "numbers": np.ones((3, 2)), "city": np.ones((4, 2))}
+    with pytest.raises(DataError, match="blocks have different rows: 'text' has 4, 'numbers' has 3, 'city' has 4"):
+        pipeline.joined(blocks, pa.table({}))
+
+
 class Dropping(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> "Dropping":
         return self
@@ -301,6 +320,13 @@ def test_a_saved_pipeline_gives_the_same_bits(frame: pd.DataFrame) -> None:
     assert (again.transform(frame).x != pipeline.transform(frame).x).nnz == 0
     assert again.state.stages["text"][0][0].vocabulary_ == pipeline.state.stages["text"][0][0].vocabulary_
     assert again.spec == pipeline.spec and again.feature_names == pipeline.feature_names
+
+
+def test_copies_are_the_same_pipeline(frame: pd.DataFrame) -> None:
+    pipeline = prepare(recipe(), CutSource(frame)).pipeline
+    for again in (copy.deepcopy(pipeline), pickle.loads(pickle.dumps(pipeline))):
+        assert (again.recipe, again.fingerprint, again.spec) == (pipeline.recipe, pipeline.fingerprint, pipeline.spec)
+        assert (again.transform(frame).x != pipeline.transform(frame).x).nnz == 0
 
 
 def test_types_of_ones_own_are_named_before_they_are_loaded(frame: pd.DataFrame) -> None:
