@@ -34,8 +34,7 @@ METRICS = {"accuracy": True, "negative log-likelihood": False, "calibration erro
 
 INTRODUCTION = """Text messages, spam or not. A network learns from all labels. Two students see about a hundred of
 them, and learn from those alone, or from the network's answers as well."""
-FITTED = """Merged workers were fitted on all parts at once, to what scikit-learn finds on the whole set; "column" is
-one that cannot be, and got the whole column."""
+FITTED = "merged: fitted on all parts at once, to what scikit-learn finds on all rows; column: on the whole column."
 CAUTION = """Each student is compared with the same student alone, on messages that none has seen, over several seeds,
 which draw the labelled messages as well as the initial weights. The gain is the mean over these pairs (positive is
 better) with its 95 % interval; it is called a gain or a loss only where the interval leaves zero out. The teacher is
@@ -189,8 +188,7 @@ def students(
 
 def tell(lab: Any, options: argparse.Namespace) -> Path:
     """Prepare, teach, distil, measure, and write the page."""
-    messages = h3.read(MESSAGES)
-    train, test = messages.split(test=0.2, seed=0)
+    train, test = h3.read(MESSAGES).split(test=0.2, seed=0)
     feed = lab.prepare(pipeline(), train)
     held_out = lab.prepare(feed.pipeline, test)
     say(f"prepared: {feed}; {len(held_out):,} rows are held out")
@@ -199,7 +197,7 @@ def tell(lab: Any, options: argparse.Namespace) -> Path:
     taught = lab.train(teacher, feed, epochs=3 if options.quick else 10, validation=held_out).wait()
     mark = ", ".join(f"{metric} {value:.4f}" for metric, value in measures(teacher, held_out).items())
     say(f"the teacher learned from {len(feed):,} labels: {mark}")
-    results: list[Result] = []
+    results = list[Result]()
     scale = {"seeds": options.seeds, "steps": 100 if options.quick else 600, "labelled": options.labelled}
     for result in students(lab, teacher, feed, held_out, **scale):
         if result.seed > len({earlier.seed for earlier in results}):
@@ -207,16 +205,16 @@ def tell(lab: Any, options: argparse.Namespace) -> Path:
         results.append(result)
     say(f"each student taught, against the same student alone; {options.seeds} seeds")
     print(*table(compared := comparison(results)), "", sep="\n")
-    return page(options.out, messages, feed, taught, mark, results, compared)
+    return page(options.out, train, feed, taught, mark, results, compared)
 
 
-def page(out: Path, messages: Any, feed: Any, taught: Any, mark: str, results: list[Result], compared: Any) -> Path:
+def page(out: Path, rows: Any, feed: Any, taught: Any, mark: str, results: list[Result], compared: Any) -> Path:
     """The same as one HTML file with pictures, complete in itself."""
     curves = [result.run for result in results if result.student == "small network" and result.seed == 1]
     sections: list[tuple[str, Any]] = [
         ("", INTRODUCTION.replace("\n", " ")),
-        ("Raw rows", messages.head(5).drop(columns=["words", "currency", "exclamations"])),
-        ("Prepared on the engines", f"{feed}. {FITTED}".replace("\n", " ")),
+        ("Raw rows", rows.head(5).drop(columns=["words", "currency", "exclamations"])),
+        ("Prepared on the engines", f"{feed}\n{FITTED}"),
         ("", [{name: worker[name] for name in ("block", "worker", "how")} for worker in feed.manifest["workers"]]),
         ("The teacher", taught),
         ("", f"On held-out messages: {mark}."),

@@ -147,8 +147,8 @@ def test_the_demo_runs_from_end_to_end(tmp_path):
     verdicts = re.findall(r"(logistic regression|small network) .* (no gain|gain|loss) *$", run.stdout, re.M)
     assert len(verdicts) == len(demo.METRICS) * 2 * 2, run.stdout
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert all(
-        words in page for words in ("demo-teacher/1", "demo-small-network-alone/1", "verdict", "TfidfVectorizer")
-    )
-    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the page fetches something from elsewhere"
+    for words in (r"demo-teacher/\d", r"demo-small-network-alone/\d", "verdict", "TfidfVectorizer"):
+        assert re.search(words, page), f"no {words} on the page"
+    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", page, flags=re.S)  # BokehJS itself has addresses in strings
+    assert not re.search(r"<[^>]+\b(src|href)=", markup), "the page fetches something from elsewhere"
     assert list(tmp_path.iterdir()) == [tmp_path / "out"], "it writes nothing beside its page"

@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+import h3lab as h3
+from h3lab.cluster.labfolder import LabFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -24,6 +28,15 @@ def code_of(page: str) -> str:
     return "\n".join(found)
 
 
+@pytest.fixture
+def lab_ends() -> Iterator[None]:
+    """Also where an example fails in the middle, so that the next one finds free engines."""
+    yield
+    if LabFolder().kept:
+        h3.Lab().close(force=True)
+
+
+@pytest.mark.usefixtures("lab_ends")
 @pytest.mark.parametrize(
     "page",
     [
@@ -54,6 +67,7 @@ def test_a_notebook_defines_nothing_twice(path):
     assert all(count == 1 for count in used.values()), f"what is used twice belongs into the package: {used}"
 
 
+@pytest.mark.usefixtures("lab_ends")
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_the_hello_world_notebook_runs_on_a_real_kernel(tmp_path):
