@@ -96,17 +96,18 @@ def labelled_rows(job: Job, table: pa.Table) -> tuple[pa.Table, np.ndarray | Non
     return table.filter(mask), mask.to_numpy()
 
 
-def climb(job: Job, block: Any, table: pa.Table, part: Part) -> tuple[int, list[Any]]:
+def climb(job: Job, block: Any, table: pa.Table, number: int) -> tuple[int, list[Any]]:
     """A block after all workers that are fitted: the stage it has come to, and what each of its workers is given."""
     where, stages = f"block {block.name!r}", job.stages[block.name]
     at, given = 0, []
     if block.name in job.saved:
         at, count, digest = job.saved[block.name]
-        given = [kept(job.file(block.name, at, number, part.index), digest) for number in range(count)]
+        given = [kept(job.file(block.name, at, i, number), digest) for i in range(count)]
     else:
         import pyarrow as pa
 
         schema = pa.schema([job.schema.field(name) for name in block.names])
+        part = job.parts[number]
         raw = block.cells(check_columns(table, schema, f"{part.name!r}, rows from {part.start}"))
         given = chain.inputs_of(stages[0][0], raw) if stages else [raw]
     following = [*stages[at + 1 :], *([job.pending[block.name].workers] if block.name in job.pending else [])]
@@ -135,7 +136,7 @@ def _looked(job: Job, number: int, table: pa.Table, keys: np.ndarray, dropped: i
     digests: dict[str, Any] = {}
     waiting = [block for block in job.pipeline.preprocessors if block.name in job.pending]
     for block in waiting if table.num_rows else ():
-        at, given = climb(job, block, table, job.parts[number])
+        at, given = climb(job, block, table, number)
         pending = job.pending[block.name]
         if pending.merge:
             found = [_state(worker, x, block.name) for worker, x in zip(pending.workers, given, strict=True)]
@@ -234,5 +235,5 @@ def write(task: Task) -> dict[str, Any]:
 
 
 def _finished(job: Job, block: Any, table: pa.Table, number: int) -> Any:
-    _, given = climb(job, block, table, job.parts[number])
+    _, given = climb(job, block, table, number)
     return chain.finished(given[0], f"block {block.name!r}")

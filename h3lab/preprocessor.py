@@ -40,6 +40,11 @@ class Preprocessor:
             if isinstance(worker, type) or not (hasattr(worker, "transform") and hasattr(worker, "fit")):
                 hint = f" Write {worker.__name__}() with its parentheses." if isinstance(worker, type) else ""
                 raise UsageError(f"block {name!r}: {worker!r} is no scikit-learn transformer.{hint}")
+            if not hasattr(worker, "get_params") or not hasattr(worker, "__sklearn_tags__"):
+                raise UsageError(
+                    f"block {name!r}: {type(worker).__name__} cannot be cloned. Let it inherit from scikit-learn's "
+                    "TransformerMixin and BaseEstimator, in this order, and store its arguments in __init__."
+                )
         self.name, self.columns, self.workers, self.source = name, columns, workers, source
 
     @property

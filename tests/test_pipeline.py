@@ -81,11 +81,20 @@ def test_the_card_shows_blocks_workers_and_what_was_fitted(frame: pd.DataFrame) 
     assert repr(fitted).endswith("# fitted: classification, 3 classes, 1 features")
 
 
+class Loose(TransformerMixin):
+    def fit(self, X: Any) -> "Loose":
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return X
+
+
 @pytest.mark.parametrize(
     ("write", "error", "says"),
     [
         (lambda: Preprocessor("x", ["a"], StandardScaler), UsageError, r"Write StandardScaler\(\) with its parenth"),
         (lambda: Preprocessor("x", ["a"], "scale"), UsageError, "no scikit-learn transformer"),
+        (lambda: Preprocessor("x", ["a"], Loose()), UsageError, "Loose cannot be cloned.*BaseEstimator"),
         (lambda: Preprocessor("x", StandardScaler()), UsageError, "columns are a name or a list of names"),
         (lambda: Preprocessor("x", []), UsageError, "columns are a name or a list of names"),
         (lambda: Preprocessor("", ["a"]), UsageError, "block's name"),
