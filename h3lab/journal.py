@@ -99,8 +99,8 @@ def read(folder: Path, cursor: Cursor = Cursor(), limit: int = -1) -> News:
             file.seek(offset)
             data = file.read(limit)
         end = data.rfind(b"\n") + 1
-        for line in data[:end].splitlines():
-            _apply(line, news)
+        for value in records.decode_lines(data[:end]):
+            _apply(value, news)
         if end or attempt > cursor.attempt:
             news.cursor = Cursor(attempt, offset + end)
         if len(data) == limit:
@@ -108,8 +108,7 @@ def read(folder: Path, cursor: Cursor = Cursor(), limit: int = -1) -> News:
     return news
 
 
-def _apply(line: bytes, news: News) -> None:
-    value = records.decode(line)
+def _apply(value: Record, news: News) -> None:
     if "event" not in value:
         news.records.append(value)
         return

@@ -43,6 +43,15 @@ def decode(line: str | bytes) -> Record:
     return record
 
 
+def decode_lines(data: bytes) -> list[Record]:
+    """The records of many whole lines. Parsed as one array, which takes a third of the time that its lines take."""
+    found: list[Record] = json.loads(b"[" + data.rstrip(b"\n").replace(b"\n", b",") + b"]")
+    for record in found:
+        for name, text in record.pop("nonfinite", {}).items():
+            record[name] = float(text)
+    return found
+
+
 def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Records → columns of equal length; what a record lacks is None. Axes first, then metrics as they first appear."""
     records = list(records)

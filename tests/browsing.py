@@ -145,7 +145,8 @@ class Notebook:
     def open(self) -> None:
         """Load, or load again, and wait until the kernel is idle: three readings, because it is idle between two
         messages of its start as well."""
-        where = "lab/tree/" if self.app == "lab" else "notebooks/"
+        # A workspace of its own: the default one opens what an earlier test had open too.
+        where = f"lab/workspaces/{Path(self.path).stem}/tree/" if self.app == "lab" else "notebooks/"
         self.page.goto(f"{self.server.url}{where}{self.path}?token={self.server.token}")
         self.ready()
 
@@ -162,7 +163,7 @@ class Notebook:
             self.page.wait_for_timeout(50)
 
     def run(self, index: int, wait: bool = True) -> None:
-        """Execute a cell; without ``wait`` return while it runs."""
+        """Execute a cell; without ``wait`` return as soon as it runs."""
         script = """async ([index, wait]) => {
           const { commands, shell } = window.jupyterapp;
           shell.currentWidget.content.activeCellIndex = index;
@@ -170,6 +171,7 @@ class Notebook:
           if (wait) await done;
         }"""
         self.page.evaluate(script, [index, wait])
+        self.wait(lambda: self.prompt(index) != "[ ]:", what=f"cell {index} runs")
 
     def output(self, index: int) -> list[dict[str, Any]]:
         """The outputs of a cell, as they would be saved."""

@@ -34,7 +34,7 @@ EPOCHS = 20
 class Pace:
     """One run: ``advance`` writes the steps that are due, ``obey`` what viewers asked for."""
 
-    def __init__(self, name: str, rate: float, steps: int) -> None:
+    def __init__(self, name: str, rate: float, steps: int, ahead: int = 0) -> None:
         self.folder = RunFolder.claim(name)
         self.rate, self.steps, self.per_epoch = rate, steps, max(1, steps // EPOCHS)
         self.settings = Settings(DECLARED)
@@ -49,6 +49,10 @@ class Pace:
         self.state("training")
         self.begin = time.perf_counter()
         self.clock = self.begin
+        while self.step < ahead:
+            self.step += 1
+            self.writer.record(self.record())
+        self.clock = time.perf_counter() - self.step / self.rate
 
     def state(self, state: str, **values: Any) -> None:
         """Say how the run is."""
@@ -150,9 +154,10 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--rate", type=float, default=1000.0)
     parser.add_argument("--steps", type=int, default=600_000)
+    parser.add_argument("--ahead", type=int, default=0, help="records that are there at the start")
     parser.add_argument("--fail", action="store_true", help="fail at the last step")
     options = parser.parse_args()
-    pace = Pace(options.name, options.rate, options.steps)
+    pace = Pace(options.name, options.rate, options.steps, options.ahead)
     print(pace.folder.name, flush=True)
     while pace.step < pace.steps and not pace.over:
         pace.advance()

@@ -10,7 +10,10 @@ from copy import copy
 
 import numpy as np
 
-from h3lab.records import Record, metrics
+from h3lab.records import AXES, Record
+
+#: A tuple: a union is made anew at every use, and a long journal has millions.
+NUMBERS = (int, float)
 
 
 class Series:
@@ -61,9 +64,11 @@ class Columns:
         points: dict[str, tuple[list[float], list[float]]] = {}
         for record in records:
             step = record["step"]
-            for name, value in metrics(record).items():
-                if isinstance(value, int | float):
-                    steps, values = points.setdefault(name, ([], []))
+            for name, value in record.items():
+                if name not in AXES and isinstance(value, NUMBERS):
+                    if name not in points:
+                        points[name] = ([], [])
+                    steps, values = points[name]
                     steps.append(step)
                     values.append(value)
         for name, (steps, values) in points.items():
