@@ -78,7 +78,7 @@ def _ps(options: argparse.Namespace) -> int:
     status = folder.status
     kept = folder.kept
     if status["state"] in ("ready", "starting") and not kept:
-        from h3lab.cluster.lab import revive
+        from h3lab.cluster.lifetime import revive
 
         revive(folder)
         kept = True
@@ -134,8 +134,8 @@ def _logs(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from h3lab.cluster.lab import end
     from h3lab.cluster.labfolder import LabFolder
+    from h3lab.cluster.lifetime import end
 
     if not options.runs and not options.all:
         raise UsageError("name the runs to stop (h3lab ps lists them), or give --all.")

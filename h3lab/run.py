@@ -15,13 +15,13 @@ from h3lab.errors import LabError, UsageError
 from h3lab.folder import ENDED, RunFolder
 from h3lab.progress import Line
 from h3lab.records import Record
-from h3lab.settings import Setting, Settings
-from h3lab.status import line, rate
+from h3lab.settings import Settings
+from h3lab.status import line, rate, settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-POLL_SECONDS = 0.02
+POLL_SECONDS, LOOK_SECONDS = 0.02, 2.0
 #: How long a control waits for somebody to take it up while no rank lives.
 PATIENCE_SECONDS = 5.0
 
@@ -36,6 +36,7 @@ class Run:
         self.folder = folder
         self._passed = actor
         self._reader = journal.Reader(folder.journal)
+        self._looked = time.monotonic()
 
     # ---- What it is
 
@@ -74,13 +75,8 @@ class Run:
     @property
     def settings(self) -> Settings:
         """What steers it now."""
-        info = self.info
-        settings = Settings([Setting.from_json(s) for s in info.get("settings", [])], **info.get("values", {}))
         self._poll()
-        for event in self._reader.events:
-            if event["event"] == "set":
-                settings = Settings(settings.declared, **{**settings, **event["values"]})
-        return settings
+        return settings(self.info, self._reader.events)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -112,7 +108,7 @@ class Run:
             if over:
                 results.raise_failure(self.folder)
                 return
-            time.sleep(POLL_SECONDS)
+            self._rest()
 
     def status(self) -> dict[str, Any]:
         """State, epoch, step, the newest metrics, settings and speed, in one dict."""
@@ -157,7 +153,7 @@ class Run:
         said = self._ask("stopped after step {step}", stop=True)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.state not in ENDED and (self.folder.locked or time.monotonic() < deadline):
-            time.sleep(POLL_SECONDS)
+            self._rest()
         self._load()
         return said
 
@@ -178,7 +174,7 @@ class Run:
                 return state
             if not self.folder.locked and (state not in ("training", "paused") or time.monotonic() > deadline):
                 return f"recorded: the run is {state}, and this holds from its next first step on"
-            time.sleep(POLL_SECONDS)
+            self._rest()
 
     # ---- Its end
 
@@ -196,7 +192,7 @@ class Run:
                     progress.show(repr(self))
                 if deadline is not None and time.monotonic() > deadline:
                     return self
-                time.sleep(POLL_SECONDS)
+                self._rest()
         except KeyboardInterrupt:
             print(f"The waiting has ended; the run goes on: h3.attach({self.name!r})")
             raise
@@ -224,10 +220,15 @@ class Run:
             raise LabError(f"run {self.name!r} is {self.state}. Stop it first: run.stop().")
         shutil.rmtree(self.folder.path)
 
-    # ---- How it shows
-
     def _poll(self) -> None:
         self._reader.poll()
+
+    def _rest(self) -> None:
+        """Between two looks. Now and then it sees that somebody still keeps the run: its keeper may have died."""
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() - self._looked > LOOK_SECONDS and self.info.get("lab"):
+            self._looked = time.monotonic()
+            worlds.load(worlds.LOOK_AFTER)(self.folder)
 
     def __repr__(self) -> str:
         try:

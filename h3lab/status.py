@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from h3lab.records import Record, metrics
+from h3lab.settings import Setting, Settings
 
 SPEED_SECONDS = 5.0
 
@@ -24,6 +25,15 @@ def rate(records: Sequence[Record]) -> float | None:
 
 def _seconds(record: Record) -> float:
     return float(record["seconds"])
+
+
+def settings(info: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Settings:
+    """What steers a run after these events of its journal."""
+    found = Settings([Setting.from_json(s) for s in info.get("settings", [])], **info.get("values", {}))
+    for event in events:
+        if event["event"] == "set":
+            found = Settings(found.declared, **{**found, **event["values"]})
+    return found
 
 
 def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:

@@ -88,7 +88,6 @@ class Training:
         self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
         self._patience = Patience.of(self.options)
         self._schedule = schedule
-        self._asynchronous = schedule.can.asynchronous
         self._position = 0  # batches of this epoch that are done
         self._before = 0.0  # seconds before the snapshot that this continues
         self._pending = Pending()
@@ -167,7 +166,7 @@ class Training:
             self._threads = Threads(self.options.threads)
             self._began = time.perf_counter()
             self._state = "training"
-            yield from self._fetch()
+            yield from self.fetch()
             yield from self._epochs()
             self._state = "finished"
         except GeneratorExit:
@@ -186,13 +185,13 @@ class Training:
         while True:
             for batch in self._schedule.batches(self.epoch, self._position):
                 record = self._advance(batch)
-                if not self._asynchronous:
+                if not self._schedule.can.asynchronous:
                     self._check_finite(record, batch)
                     yield record
                     continue
                 self._pending.append(record)
                 if self._position == self._schedule.steps_per_epoch or self._pending.due():
-                    yield from self._fetch()
+                    yield from self.fetch()
             patient = self._patience is None or not self._patience.exhausted
             if self.epoch >= self.epochs or not patient:
                 return
@@ -222,7 +221,8 @@ class Training:
         if not math.isfinite(record.get("loss", 0.0)):
             raise lost(self.actor.name, record, batch, self.model)
 
-    def _fetch(self) -> Iterator[Record]:
+    def fetch(self) -> Iterator[Record]:
+        """Records of steps that are done and whose metrics were still on a device; iterating gives them next."""
         for record in self._pending.fetched():
             self._check_finite(record)
             yield record

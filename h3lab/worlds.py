@@ -149,6 +149,9 @@ def backend_of(model: Any) -> str | None:
 #: What a run was started with: ``read(folder)``.
 LAUNCH = "h3lab.cluster.launch:Launch"
 
+#: See that a run has a keeper: ``look_after(folder)``.
+LOOK_AFTER = "h3lab.cluster.lifetime:look_after"
+
 #: The views of a run: ``run`` gives its mimebundle, ``show`` puts it (or several in one figure) into the current cell,
 #: ``settle`` brings its pictures up to date at its end, ``page`` writes an HTML page.
 VIEWS = {

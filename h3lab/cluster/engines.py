@@ -24,8 +24,8 @@ CLUSTER_ID = "h3lab"
 CONTROLLER_PROGRAM = "ipyparallel.controller"
 
 #: Registration waits for two beats of the heart: at ipyparallel's own 3 s a lab takes 7 s to start. A dead engine is
-#: noticed by its process; twenty missed beats are for one that hangs. Schedulers in threads save eight processes.
-CONTROLLER = ["--nodb", "--usethreads", "--HeartMonitor.period=500", "--HeartMonitor.max_heartmonitor_misses=20"]
+#: noticed by its process; ten missed beats are for one that hangs. Schedulers in threads save eight processes.
+CONTROLLER = ["--nodb", "--usethreads", "--HeartMonitor.period=500", "--HeartMonitor.max_heartmonitor_misses=10"]
 #: Without the nanny an engine is one process. An engine outlives a dead controller for ten minutes, so that a lab
 #: whose keeper has died too can still be found with its ranks at work.
 ENGINE = ["--IPEngine.enable_nanny=False", "--IPEngine.max_heartbeat_misses=600"]

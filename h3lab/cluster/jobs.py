@@ -31,6 +31,8 @@ from h3lab.home import read_json, write_json
 POLL_SECONDS = 0.01
 TRIES = 3
 ANSWER_SECONDS = 30.0
+#: A job is written before its driver is named, and its workers need a moment to notice its end.
+SWEEP_SECONDS = 60.0
 
 
 class Job:
@@ -89,6 +91,13 @@ class Job:
         """Send the workers home, and remove the folder."""
         (self.path / "closed").touch()
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def sweep(lab: LabFolder) -> None:
+    """Remove jobs whose driver has died; a living one's may take days."""
+    for path in lab.jobs.iterdir():
+        if time.time() - path.stat().st_mtime > SWEEP_SECONDS and Job(path).over:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Engines:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from h3lab.cluster import processes
+from h3lab.cluster import jobs, processes
 from h3lab.cluster.engines import GuestEngines, OwnEngines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lease import HOURS, Lease
@@ -26,6 +27,7 @@ from h3lab.folder import RunFolder
 
 LOG = logging.getLogger("h3lab.keeper")
 TICK_SECONDS, STATUS_SECONDS, LOOK_SECONDS, SWEEP_SECONDS = 0.02, 1.0, 1.0, 600.0
+FAILURES = 20
 
 
 class Keeper:
@@ -42,26 +44,46 @@ class Keeper:
         under: Any = GuestEngines(folder) if plan.get("guest") else OwnEngines(folder, plan.get("profile"))
         names = [] if plan.get("guest") else [f"slot{i}" for i in range(int(plan["engines"]))]
         self._slots = Slots(folder, under, names)
-        self._workers = 0
 
     def run(self) -> None:
         """Until somebody ends it, or its lease does."""
         self._write()
         self._slots.bring_up()
         self._roster = Roster(self._folder.name, self._slots)
+        self._slots.needed = self._roster.needs
         self._state = "ready"
+        failures = 0
         while not self._reason:
             if not self._folder.path.exists():
                 self._slots.stop()
                 return
-            for name, question in self._folder.waiting():
-                self._answer(name, question)
-            self._slots.tick()
-            self._roster.tick()
-            self._look_at_lease()
-            self._write()
+            try:
+                self._tick()
+                failures = 0
+            except Exception:  # a full disk, a controller that does not come back: ranks go on, so it tries again
+                failures += 1
+                LOG.exception("failed for the %d. time in a row", failures)
+                if failures == FAILURES:
+                    raise
+                time.sleep(1.0)
             time.sleep(TICK_SECONDS)
         self._end()
+
+    def _tick(self) -> None:
+        for name, question in self._folder.waiting():
+            self._answer(name, question)
+        self._slots.tick()
+        self._roster.tick()
+        self._look_at_lease()
+        self._write()
+
+    def give_up(self, error: Exception) -> None:
+        """After a failure: a lab that never got ready has ended. One that was leaves its ranks at work, and whoever
+        looks at it next starts another keeper."""
+        if self._state == "starting":
+            self._slots.stop()
+            self._state, reason = "ended", f"its keeper failed: {type(error).__name__}: {error}"
+            self._folder.write_status(state="ended", reason=reason, slots=[], **self._plan)
 
     # ---- Questions ----
 
@@ -90,8 +112,8 @@ class Keeper:
             # Left unanswered it is asked again at the next tick.
             return None if self._starting else {"error": f"no slot is ready: {reasons}"}  # type: ignore[return-value]
         for slot in self._slots.ready:
-            self._workers += 1
-            worker = f"{slot.name}-{self._workers}"
+            # No counter: a keeper's successor would give the same names to other workers of the same job.
+            worker = f"{slot.name}-{secrets.token_hex(4)}"
             report = path / "workers" / worker
             call = ("worker", (str(path), worker), f"{report}.log", str(report))
             self._slots.call(slot, "start", call, lambda answer: None, lambda reason: LOG.warning("worker: %s", reason))
@@ -153,6 +175,7 @@ class Keeper:
         if time.monotonic() - self._swept > SWEEP_SECONDS:
             self._swept = time.monotonic()
             self._folder.sweep()
+            jobs.sweep(self._folder)
 
     def _write(self) -> None:
         going = {} if self._state == "starting" else self._roster.going
@@ -188,6 +211,20 @@ class Keeper:
         self._reason = self._reason or "its keeper was asked to end (SIGTERM)"
 
 
+def environment() -> dict[str, str]:
+    """What a keeper, and so every engine and rank, gets of this process's variables: not what ties them to a notebook,
+    and with the way to this h3lab, which may be importable only from where the notebook stands."""
+    import h3lab
+
+    values = {name: value for name, value in os.environ.items() if not name.startswith(("JPY_", "IPP_"))}
+    if values.get("MPLBACKEND", "").startswith("module://"):
+        values["MPLBACKEND"] = "agg"
+    here = str(Path(h3lab.__file__).parent.parent)
+    if not here.endswith(("site-packages", "dist-packages")):
+        values["PYTHONPATH"] = os.pathsep.join(filter(None, [values.get("PYTHONPATH"), here]))
+    return values
+
+
 #: Two forks, so that the keeper is nobody's child: it leaves no zombie, and no notebook's process tree holds it.
 DETACH = "import os, sys\nif os.fork() == 0:\n os.setsid()\n os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -197,7 +234,9 @@ def start(folder: LabFolder) -> None:
     keeper = [sys.executable, "-m", "h3lab.cluster.keeper", folder.name]
     with open(folder.logs / "keeper.log", "ab") as log:
         command = [sys.executable, "-S", "-I", "-c", DETACH, *keeper]
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", check=True)
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", check=True, env=environment()
+        )
 
 
 def main() -> int:
@@ -210,14 +249,13 @@ def main() -> int:
     if lock is None:
         return 1
     os.set_inheritable(lock, False)
+    keeper = Keeper(folder)
     try:
-        keeper = Keeper(folder)
         signal.signal(signal.SIGTERM, keeper.stop)
         keeper.run()
     except Exception as error:
         LOG.exception("the keeper fails")
-        status = {**folder.status, "state": "ended", "reason": f"its keeper failed: {type(error).__name__}: {error}"}
-        folder.write_status(**{name: value for name, value in status.items() if name != "written"})
+        keeper.give_up(error)
         return 1
     return 0
 

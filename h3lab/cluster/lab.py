@@ -15,6 +15,7 @@ from typing import Any
 from h3lab.cluster import keeper, processes, travel
 from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
+from h3lab.cluster.lifetime import LIVING, end, look_after, revive
 from h3lab.cluster.starts import begin, feed_folder
 from h3lab.errors import EngineLost, LabError
 from h3lab.folder import ENDED, find, folders
@@ -48,6 +49,8 @@ class Lab:
         self._look_on()
 
     def _join(self, engines: int | None, cluster: Any) -> None:
+        if any(slot["state"] == "failed" for slot in self._folder.status["slots"]):
+            self._answer("retry")
         status = self._wait_ready()
         if cluster is not None and not status.get("guest"):
             raise LabError("a lab of its own runs in this H3LAB_HOME. End it first: h3.Lab().close(), then join yours.")
@@ -64,7 +67,7 @@ class Lab:
 
         signed.key()
         before = self._folder.status
-        adopted = before.get("state") in ("ready", "starting") and engines is None and cluster is None
+        adopted = before.get("state") in LIVING and engines is None and cluster is None
         plan: dict[str, Any] = {"engines": engines or ENGINES, "profile": profile, "guest": False}
         if adopted:
             plan = {name: before.get(name) for name in plan}
@@ -77,7 +80,13 @@ class Lab:
         self._folder.write_status(state="starting", slots=[], **plan)
         self._own = not adopted
         keeper.start(self._folder)
-        self._wait_ready()
+        try:
+            self._wait_ready()
+        except LabError:
+            # Left alive it would be joined by the next call, which may have a cure for what was wrong.
+            if self._own and self._folder.kept:
+                end(self._folder, "its engines did not start")
+            raise
 
     def _wait_ready(self) -> dict[str, Any]:
         """Until every slot is ready; EngineLost with the end of its log for one that is not to be had."""
@@ -151,9 +160,13 @@ class Lab:
         self._alive()
         line, began = Line(), time.monotonic()
 
+        since: dict[str, float] = {}
+
         def show(what: str, done: int, total: int) -> None:
-            spent = time.monotonic() - began
-            line.show(f"{what}: {done} of {total} parts, {duration(spent)}")
+            now = time.monotonic()
+            spent = now - since.setdefault(what, now)
+            left = f", {duration(spent / done * (total - done))} left" if 0 < done < total and spent > 1 else ""
+            line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
 
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else Path(to).expanduser()
         feed = prepare(
@@ -227,13 +240,15 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         going = [run for run in self._begun if run.folder.path.exists() and run.state not in ENDED]
-        for run in going:
-            if kind is None:
+        try:
+            for run in going if kind is None else []:
                 run.wait()
-            else:
+        finally:
+            # Also after Ctrl-C, or a run that failed while the others were waited for.
+            for run in going:
                 run.stop()
-        if self._own and not self.runs:
-            self.close()
+            if self._own and not self.runs:
+                self.close()
 
     def __repr__(self) -> str:
         status: Mapping[str, Any] = self._folder.status
@@ -249,41 +264,10 @@ class Lab:
         return f"Lab {self._folder.name!r} {status['state']}: {slots or 'no slots'}{memory}"
 
 
-def revive(folder: LabFolder) -> None:
-    """Start the keeper of a lab again that has lost its own; its engines and ranks go on meanwhile."""
-    with folder.starting(START_SECONDS):
-        if folder.kept:
-            return
-        if folder.status["state"] not in ("ready", "starting"):
-            raise LabError(f"the lab has ended ({folder.status.get('reason', '')}). Start one: h3.Lab(engines=2).")
-        keeper.start(folder)
-        deadline = time.monotonic() + START_SECONDS
-        while not folder.kept:
-            if time.monotonic() > deadline:
-                raise LabError(f"the keeper did not start again:\n{folder.log_tail()}")
-            time.sleep(POLL_SECONDS)
-
-
-def end(folder: LabFolder, reason: str = "somebody closed it") -> None:
-    """End a lab, its keeper and its engines, and wait until they are gone."""
-    if folder.status["state"] == "ended":
-        return
-    if not folder.kept:
-        revive(folder)
-    folder.ask("end", reason=reason)
-    deadline = time.monotonic() + START_SECONDS
-    while folder.kept:
-        if time.monotonic() > deadline:
-            raise LabError(f"the lab has not ended for {START_SECONDS:g} s:\n{folder.log_tail()}")
-        time.sleep(POLL_SECONDS)
-
-
 def attach(name: str | None = None) -> Run:
     """The run ``"digits/2"``, the newest of ``"digits"``, or the one started last: with every record since its start,
     wherever and whenever it was started. Without a cluster it still reads."""
     run = Run(find(name))
-    if run.state not in ENDED:
-        lab = LabFolder(str(run.info.get("lab", "default")))
-        if not lab.kept and lab.status["state"] in ("ready", "starting"):
-            revive(lab)
+    with contextlib.suppress(LabError):  # a lab that has ended is no reason not to look at what the run left
+        look_after(run.folder)
     return run

@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +123,12 @@ class LabFolder:
         return tail(self.logs / f"{name}.log", lines)
 
     def sweep(self, older_than_seconds: float = 3600.0) -> None:
-        """Remove answers that nobody fetched and jobs that nobody finished."""
+        """Remove answers that nobody fetched."""
         limit = time.time() - older_than_seconds
-        for path in [*self.answers.iterdir(), *self.jobs.iterdir()]:
-            try:
-                old = path.stat().st_mtime < limit
-            except FileNotFoundError:
-                continue
-            if old and path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif old:
-                path.unlink(missing_ok=True)
+        for path in self.answers.iterdir():
+            with suppress(FileNotFoundError):  # fetched at this moment
+                if path.stat().st_mtime < limit:
+                    path.unlink()
 
     def __repr__(self) -> str:
         return f"LabFolder({self.name!r})"

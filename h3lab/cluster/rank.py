@@ -67,6 +67,7 @@ class Rank:
                 self._keep(record)
         except Stop:
             ended = "stopped"
+            self._catch_up()
         if self._leads:
             self._end(ended)
         self._group.leave()
@@ -132,11 +133,20 @@ class Rank:
     def _snapshot(self) -> None:
         if self._journal is None:
             return
-        # First the records, then what continues after them: a snapshot ahead of its journal would leave a gap.
-        self._journal.flush()
+        # First the records, which raises where a loss is no number; then what continues after them: a snapshot ahead of
+        # its journal would leave a gap.
+        self._catch_up()
         tree = self._training.snapshot()
         snapshots.write(self._folder, self._training.step, tree)
         self._snapped = (self._training.step, time.monotonic())
+
+    def _catch_up(self) -> None:
+        """Every step that is done into the journal, those that wait on a device too."""
+        for record in self._training.fetch():
+            if self._journal is not None:
+                self._journal.record(record)
+        if self._journal is not None:
+            self._journal.flush()
 
     def _tell(self, event: str, **values: Any) -> None:
         if self._journal is not None:
@@ -145,7 +155,9 @@ class Rank:
     def _report(self, state: str, **values: Any) -> None:
         if not self._leads:
             return
-        if self._journal is not None:
+        if state == "paused":
+            self._catch_up()
+        elif self._journal is not None:
             self._journal.flush()
         training = self._training
         step = training.step if training is not None else 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from h3lab import snapshots
@@ -16,6 +17,9 @@ from h3lab.cluster.slots import Slot, Slots
 from h3lab.folder import ENDED, RunFolder, folders
 
 LOG = logging.getLogger("h3lab.keeper")
+
+#: How long a host may take to say that it has started a rank, and how long a run rests that could not be looked after.
+START_SECONDS, REST_SECONDS = 45.0, 2.0
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Entry:
     lost: dict[int, str] = field(default_factory=dict)
     released: bool = False
     home: tuple[str, ...] = ()  # the slots it comes back to
+    started: bool = False  # whether its hosts have said so
+    rest: float = 0.0  # until when it is left alone (monotonic)
 
     @property
     def name(self) -> str:
@@ -66,14 +72,34 @@ class Roster:
             for slot in entry.attempt.slots
         }
 
+    def needs(self, slot: str) -> bool:
+        """Whether a rank that is still wanted lives on a slot."""
+        run = self.going.get(slot)
+        folder = self.entries[run].folder if run is not None else None
+        return folder is not None and folder.state["state"] not in ENDED and folder.locked
+
     def tick(self) -> None:
         """Look after every run once."""
         for entry in list(self.entries.values()):
             if entry.attempt is not None:
-                self._follow(entry)
+                self._alone(self._follow, entry)
         waiting = [entry for entry in self.entries.values() if entry.attempt is None]
         for entry in sorted(waiting, key=lambda entry: (not entry.home, entry.created)):
-            self._serve(entry)
+            self._alone(self._serve, entry)
+
+    def _alone(self, look: Callable[[Entry], None], entry: Entry) -> None:
+        if time.monotonic() < entry.rest:
+            return
+        try:
+            look(entry)
+        except OSError:
+            # Somebody has removed the folder, or the disk is full: no reason to give up the other runs.
+            if entry.folder.path.exists():
+                LOG.exception("%s: left alone for %g s", entry.name, REST_SECONDS)
+                entry.rest = time.monotonic() + REST_SECONDS
+            else:
+                LOG.warning("%s: its folder is gone, so it is forgotten", entry.name)
+                del self.entries[entry.name]
 
     # ---- A run with an attempt ----
 
@@ -97,9 +123,17 @@ class Roster:
             slot = self._slots.slots.get(planned["name"])
             same = slot is not None and slot.pid == planned["pid"] and slot.born == planned["born"]
             # While a keeper finds its slots again they have no process yet.
-            if rank in ends or same or (slot is not None and slot.state == "starting" and slot.reason == "found again"):
+            if rank in ends or (slot is not None and slot.state == "starting" and slot.reason == "found again"):
                 continue
-            entry.lost.setdefault(rank, f"rank {rank} was on {planned['name']}, whose engine has ended")
+            if not same:
+                entry.lost.setdefault(rank, f"rank {rank} was on {planned['name']}, whose engine has ended")
+        if not entry.started:
+            missing = [rank for rank in range(entry.ranks) if attempt.start(rank) is None]
+            entry.started = not missing
+            # A keeper may have died between planning an attempt and starting it.
+            if time.time() - float(attempt.plan["at"]) > START_SECONDS:
+                for rank in missing:
+                    entry.lost.setdefault(rank, f"rank {rank} was not started within {START_SECONDS:g} s")
 
     def _release(self, entry: Entry, attempt: Attempt, ends: dict[int, int]) -> None:
         for rank, planned in enumerate(attempt.slots):
@@ -122,7 +156,7 @@ class Roster:
         if found.error is not None:
             self._fail(entry, attempt, dict(found.error))
             return
-        entry.attempt, entry.lost, entry.released = None, {}, False
+        entry.attempt, entry.lost, entry.released, entry.started = None, {}, False, False
         entry.home = tuple(slot["name"] for slot in attempt.slots)
         step = snapshots.newest_step(entry.folder)
         if stuck(entry.folder, step):

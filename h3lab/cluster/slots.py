@@ -66,7 +66,8 @@ class Slots:
         self._calls: list[Call] = []
         self._opening: set[int] = set()
         self._watched = 0.0
-        self._start_again = False
+        #: Whether something that is still needed runs on a slot: a silent engine's ranks go on without it.
+        self.needed: Callable[[str], bool] = lambda name: False
         self.slots = {name: Slot(name) for name in names}
 
     @property
@@ -84,7 +85,13 @@ class Slots:
                     self._under.end(name)
             if not self._under.controlled:
                 self._under.start_controller()
-        self._connect()
+        try:
+            self._connect()
+        except Exception:  # a controller that was found alive and answers nobody
+            if not self._under.ours:
+                raise
+            LOG.exception("the controller does not answer")
+            self._restart_all("the controller does not answer")
 
     def _connect(self) -> None:
         import ipyparallel as ipp
@@ -100,7 +107,7 @@ class Slots:
             return
         self._watched = now
         if not self._under.controlled:
-            self._restart_all()
+            self._restart_all("the controller has ended")
         for slot in self.slots.values():
             self._watch(slot)
         for engine in self._client.ids:
@@ -115,8 +122,12 @@ class Slots:
             self._lost(slot, f"its engine ended while it started. The end of its log:\n{self._log(slot)}")
         elif slot.state == "starting" and silent > START_SECONDS:
             self._lost(slot, f"its engine has not registered for {silent:.0f} s. Its log:\n{self._log(slot)}")
-        elif slot.state == "ready" and not self._lives(slot):
+        elif slot.state in ("ready", "silent") and not self._lives(slot):
             self._lost(slot, f"its engine (process {slot.pid}) has ended")
+        elif slot.state == "ready" and slot.engine not in self._client.ids:
+            slot.become("silent", "its engine has lost its heartbeat")
+        elif slot.state == "silent" and self._under.ours and not self.needed(slot.name):
+            self._lost(slot, f"{slot.reason} for {silent:.0f} s, and nothing runs there")
 
     def _lives(self, slot: Slot) -> bool:
         if self._under.ours:
@@ -143,10 +154,10 @@ class Slots:
             file.write(output + "\n")
         return "\n".join(output.splitlines()[-20:])
 
-    def _restart_all(self) -> None:
-        LOG.warning("the controller has ended; the whole cluster is started again")
+    def _restart_all(self, reason: str) -> None:
+        LOG.warning("%s; the whole cluster is started again", reason)
         for slot in self.slots.values():
-            self._lost(slot, "the controller has ended")
+            self._lost(slot, reason)
         with suppress(Exception):  # its sockets have nobody at their other end
             self._client.close(linger=0)
         self._under.stop()
@@ -215,8 +226,15 @@ class Slots:
                 self._settle(call)
             elif late > ANSWER_SECONDS:
                 self._calls.remove(call)
-                asked = time.strftime("%H:%M:%S", time.localtime(call.asked))
-                call.failed(f"{call.slot} has not answered {call.what} since {asked} ({late:.0f} s)")
+                self._late(call, late)
+
+    def _late(self, call: Call, seconds: float) -> None:
+        asked = time.strftime("%H:%M:%S", time.localtime(call.asked))
+        reason = f"it has not answered {call.what} since {asked}"
+        slot = self.slots.get(call.slot)
+        if slot is not None and slot.state == "ready":
+            slot.become("silent", reason)
+        call.failed(f"{call.slot}: {reason} ({seconds:.0f} s)")
 
     def _settle(self, call: Call) -> None:
         try:

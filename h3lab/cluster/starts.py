@@ -11,12 +11,13 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from h3lab import manifest, worlds
 from h3lab.cluster.launch import Launch
-from h3lab.errors import NameInUse, StorageError
+from h3lab.errors import NameInUse, StorageError, UsageError
 from h3lab.fingerprints import fingerprint
 from h3lab.folder import RunFolder
 from h3lab.home import room
@@ -31,8 +32,13 @@ def begin(
 
     from h3lab.training import train
 
-    _free_name(lab, actor, again)
-    feed = _stored(lab, actor, data, settings)
+    going = [run for run in lab.runs if run.name.rpartition("/")[0] == actor.name]
+    if going and not again:
+        raise NameInUse(
+            f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({actor.name!r}), end it with "
+            f"h3.attach({actor.name!r}).stop(), or give lab.train(..., replace=True)."
+        )
+    feed, settings = _stored(lab, actor, data, settings)
     copy = clone(actor)
     given = {
         "transfer": _without_runs(more["transfer"]),
@@ -44,7 +50,12 @@ def begin(
     options = planned.options
     # What the notebook's environment says is what the rank must do, wherever it is started.
     fixed = {**settings, "threads": options.threads, "seed": options.seed}
-    launch = Launch(clone(actor), feed, **given, snapshot_every=more["snapshot_every"], settings=fixed)
+    if "validation" in settings:
+        copy.set_params(validation=None)  # what it says is in the settings, and may be large
+    launch = Launch(clone(copy), feed, **given, snapshot_every=more["snapshot_every"], settings=fixed)
+    launch.journal_bytes = _journal_bytes(launch.journal_bytes)
+    for run in going:  # not before everything else was found right
+        run.stop()
     folder = RunFolder.claim(actor.name)
     try:
         launch.write(folder)
@@ -54,6 +65,15 @@ def begin(
     folder.write_state("queued", attempt=0, step=0, message="queued")
     folder.write_info(number=int(folder.path.name), lab=lab.name, ranks=ranks, feed=str(feed), **_told(planned))
     return Run(folder, actor)
+
+
+def _journal_bytes(default: int) -> int:
+    """``$H3LAB_JOURNAL_BYTES``: the size of a journal at which its run pauses."""
+    text = os.environ.get("H3LAB_JOURNAL_BYTES", str(default))
+    try:
+        return int(float(text))
+    except ValueError:
+        raise UsageError(f"H3LAB_JOURNAL_BYTES={text} came; expected a number of bytes, for example 1e9.") from None
 
 
 def _told(planned: Any) -> dict[str, Any]:
@@ -76,30 +96,51 @@ def _told(planned: Any) -> dict[str, Any]:
     }
 
 
-def _free_name(lab: Any, actor: Any, again: bool) -> None:
-    name = actor.name
-    going = [run for run in lab.runs if run.name.rpartition("/")[0] == name]
-    if going and not again:
-        raise NameInUse(
-            f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({name!r}), end it with "
-            f"h3.attach({name!r}).stop(), or give lab.train(..., replace=True)."
-        )
-    for run in going:
-        run.stop()
-
-
-def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> Any:
-    """Data as a stored feed, so that the launch file stays small and engines share its pages."""
+def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Data, and rows to validate on, as stored feeds, so that the launch file stays small and engines share pages: the
+    same rows on the same sides as a local training takes."""
     from h3lab import intake
-    from h3lab.feed import Feed, open_feed
+    from h3lab.feed import Feed
+    from h3lab.options import Options
 
-    if isinstance(data, Feed):
-        feed = data
-    elif actor.pipeline is not None and not isinstance(data, tuple):
-        feed = lab.prepare(actor.pipeline, data)
+    options = Options.of(actor, {n: settings[n] for n in ("validation", "seed") if n in settings}, ())[0]
+    if isinstance(data, Feed) or actor.pipeline is None:
+        feed: Any = _kept(data if isinstance(data, Feed) else intake.of_arrays(actor, data))
+        if options.validation is None or isinstance(options.validation, Real):
+            return feed, settings  # a fraction is split off where it trains, by the rows' keys
+        held: Any = intake.held_out(options.validation, feed)
+    elif isinstance(data, tuple):
+        feed, held = intake.feeds(actor, data, options)
     else:
-        feed = intake.feeds(actor, data, _no_validation(actor))[0]
-    if feed.url is not None:
+        feed, held = _prepared(lab, actor.pipeline, data, options)
+    return _kept(feed), {**settings, "validation": None if held is None else _kept(held)}
+
+
+def _prepared(lab: Any, pipeline: Any, data: Any, options: Any) -> tuple[Any, Any]:
+    """Raw rows through the engines; those to validate on are set aside before anything is fitted."""
+    from h3lab.feed import Feed
+
+    rows, held = worlds.load(worlds.READ)(data), options.validation
+    if isinstance(held, Real):
+        rows, held = rows.split(test=float(held), seed=options.seed)
+    feed = lab.prepare(pipeline, rows)
+    if held is None or isinstance(held, Feed):
+        return feed, held
+    if isinstance(held, tuple):
+        from h3lab import intake
+
+        return feed, intake.held_out(held, feed)
+    return feed, lab.prepare(feed.pipeline, held)
+
+
+def _kept(feed: Any) -> Any:
+    """The same rows in a store; selected rows of a stored feed are a reference to it already."""
+    from h3lab.feed import open_feed
+
+    whole = feed
+    while whole.parent is not None:
+        whole = whole.parent
+    if whole.url is not None:
         return feed
     folder = room("feeds") / feed.fingerprint
     try:
@@ -107,12 +148,6 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> Any:
         return open_feed(folder)
     except StorageError:
         return feed.store(folder)
-
-
-def _no_validation(actor: Any) -> Any:
-    from h3lab.options import Options
-
-    return Options.of(actor, {"validation": None}, ())[0]
 
 
 def _without_runs(transfer: Any) -> Any:

@@ -9,7 +9,7 @@ import textwrap
 
 import h3lab as h3
 
-from .conftest import until
+from .conftest import network, timeless, until
 
 CELL = textwrap.dedent("""
     import h3lab as h3, torch
@@ -67,14 +67,9 @@ def test_pause_holds_the_steps_and_resume_goes_on(long_run):
 
 
 def test_the_remote_run_has_the_same_bits_as_the_local_loop(lab, digits):
-    from .conftest import network
-
     run = lab.train(h3.Actor("bits", h3.TorchModel(network)), digits, epochs=3, validation=0.2).wait()
     local = h3.Actor("bits", h3.TorchModel(network))
     records = list(h3.train(local, digits, epochs=3, validation=0.2))
-
-    def timeless(records):
-        return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
 
     assert timeless(run.records()) == timeless(records)
     remote, here = run.actor.model_.parameters(), local.model_.parameters()

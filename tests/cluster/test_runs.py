@@ -1,14 +1,18 @@
 """Runs from the user's side: what is refused at once, what fails and how, what comes back."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.base import clone
+from sklearn.preprocessing import StandardScaler
 
 import h3lab as h3
 from h3lab.errors import LabError, NameInUse, NotFittedError, RunFailed, TravelError, UnknownName, UsageError
 
-from .conftest import network, until
+from .conftest import network, timeless, until
 
 
 def test_wait_loads_the_result_into_the_actor_that_was_passed(lab, digits):
@@ -144,6 +148,66 @@ def test_following_a_run_gives_every_record_once(lab, digits):
     run = lab.train(h3.Actor("follow", h3.TorchModel(network)), digits, epochs=4)
     steps = [record["step"] for record in run]
     assert steps == list(range(1, run.info["total_steps"] + 1))
+
+
+class Asynchronous(h3.TorchModel):
+    """A model whose metrics would live on a device, so that they are fetched in blocks."""
+
+    @property
+    def capabilities(self):
+        return replace(super().capabilities, asynchronous=True)
+
+
+def test_steps_whose_metrics_wait_on_a_device_are_there_at_a_pause_and_at_the_end(lab, digits):
+    run = lab.train(h3.Actor("device", Asynchronous(network)), digits, epochs=100_000)
+    until(lambda: run.step > 10)
+    run.pause()
+    assert run.step == run.folder.state["step"]
+    run.resume()
+    run.stop()
+    assert run.frame()["step"].tolist() == list(range(1, run.stopped_at + 1))
+
+
+def test_rows_to_validate_on_travel_by_storage(lab, digits):
+    X, y = digits
+    held = (np.tile(X[:500], (4, 1)), np.tile(y[:500], 4))
+    settings = {"epochs": 2, "validation": held}
+    run = lab.train(h3.Actor("held", h3.TorchModel(network)), (X[500:], y[500:]), **settings).wait()
+    assert run.folder.launch.stat().st_size < held[0].nbytes / 10
+    local = list(h3.train(h3.Actor("held", h3.TorchModel(network)), (X[500:], y[500:]), **settings))
+    assert timeless(run.records()) == timeless(local)
+
+
+def test_raw_rows_are_split_before_anything_is_fitted_as_they_are_here(lab, digits):
+    frame = pd.DataFrame(digits[0]).add_prefix("pixel").assign(digit=digits[1])
+    pipeline = h3.Pipeline(
+        h3.Preprocessor("pixels", [f"pixel{i}" for i in range(64)], StandardScaler()), label="digit"
+    )
+    actor = h3.Actor("raw", h3.TorchModel(network), pipeline, epochs=2, validation=0.25)
+    run = lab.train(actor, frame).wait()
+    assert timeless(run.records()) == timeless(h3.train(clone(actor), frame))
+    assert actor.score(frame) == run.actor.score(frame)
+
+
+def test_a_refused_call_does_not_end_the_run_that_it_would_replace(lab, digits, long_run):
+    name = long_run.name.partition("/")[0]
+    with pytest.raises(UsageError):
+        lab.train(h3.Actor(name, h3.TorchModel(network)), digits, lr="x", replace=True)
+    assert long_run.state == "training"
+
+
+def test_a_full_journal_pauses_its_run_and_resume_makes_room(lab, digits, monkeypatch):
+    monkeypatch.setenv("H3LAB_JOURNAL_BYTES", "2e4")
+    run = lab.train(h3.Actor("full", h3.TorchModel(network)), digits, epochs=100_000)
+    until(lambda: run.state == "paused", what="the pause")
+    full = next(e for e in run.events if e["event"] == "full")
+    assert 2e4 < full["size"] < 4e4 and "run.resume()" in run.logs()
+    run.resume()
+    until(lambda: run.step > full["step"] + 20, what="it goes on")
+    until(lambda: run.state == "paused", what="the next pause")
+    monkeypatch.setenv("H3LAB_JOURNAL_BYTES", "much")
+    with pytest.raises(UsageError, match="expected a number of bytes"):
+        lab.train(h3.Actor("bytes", h3.TorchModel(network)), digits)
 
 
 def test_runs_lists_and_delete_removes(lab, digits):

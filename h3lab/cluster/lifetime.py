@@ -1,0 +1,71 @@
+"""The lifetime of a lab: its keeper is started again where it has died, and asked to end.
+
+It knows a lab's folder; it needs no Lab, so that the command line and a run's viewers can call it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from h3lab import snapshots
+from h3lab.cluster import keeper
+from h3lab.cluster.labfolder import LabFolder
+from h3lab.errors import LabError
+from h3lab.folder import ENDED, RunFolder
+
+#: A keeper may be finding a whole cluster again, or ending it.
+WAIT_SECONDS, POLL_SECONDS = 60.0, 0.02
+LIVING = ("starting", "ready")
+
+
+def revive(folder: LabFolder) -> None:
+    """Start the keeper of a lab again that has lost its own; its engines and ranks go on meanwhile. LabError where the
+    lab has ended."""
+    with folder.starting(WAIT_SECONDS):
+        if folder.kept:
+            return
+        if folder.status["state"] not in LIVING:
+            raise LabError(f"the lab has ended ({folder.status.get('reason', '')}). Start one: h3.Lab(engines=2).")
+        keeper.start(folder)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not folder.kept:
+            if time.monotonic() > deadline:
+                raise LabError(f"the keeper did not start again:\n{folder.log_tail()}")
+            time.sleep(POLL_SECONDS)
+
+
+def end(folder: LabFolder, reason: str = "somebody closed it") -> None:
+    """End a lab, its keeper and its engines, and wait until they are gone."""
+    if folder.status["state"] == "ended":
+        return
+    if not folder.kept:
+        revive(folder)
+    folder.ask("end", reason=reason)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while folder.kept:
+        if time.monotonic() > deadline:
+            raise LabError(f"the lab has not ended for {WAIT_SECONDS:g} s:\n{folder.log_tail()}")
+        time.sleep(POLL_SECONDS)
+
+
+def look_after(run: RunFolder) -> None:
+    """See that somebody keeps a run that has not ended. Where its lab has ended without it: one that was asked to stop
+    has stopped, else LabError."""
+    state = run.state["state"]
+    lab = LabFolder(str(run.info.get("lab", "default")))
+    if state in ENDED or lab.kept or run.locked:
+        return
+    status = lab.status
+    if status["state"] in LIVING:
+        revive(lab)
+    elif any("stop" in control for _, control in run.controls()) and (lock := run.lock()) is not None:
+        # Nobody else is left to end it.
+        step = snapshots.newest_step(run)
+        run.write_state("stopped", attempt=run.state["attempt"], step=step, stopped_at=step)
+        os.close(lock)
+    elif run.state["state"] not in ENDED:
+        raise LabError(
+            f"run {run.name!r} is {state}, but its lab has ended ({status.get('reason', 'nobody knows why')}). "
+            "h3.Lab() starts it again, and the run goes on from its last snapshot."
+        )
