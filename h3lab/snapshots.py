@@ -44,4 +44,5 @@ def newest_step(folder: RunFolder) -> int:
 
 
 def _paths(folder: RunFolder) -> list[Path]:
-    return sorted(folder.snapshots.glob("[0-9]*.h3lab"))
+    # By number: a name of nine digits sorts before those of eight.
+    return sorted(folder.snapshots.glob("[0-9]*.h3lab"), key=lambda path: int(path.stem))
