@@ -22,10 +22,14 @@ from h3lab.cluster import processes
 from h3lab.home import write_json
 
 _context = get_context("forkserver")
+#: A forkserver for each kind of child; multiprocessing itself knows of one.
+_servers = {"rank": forkserver.ForkServer(), "worker": forkserver.ForkServer()}
 _children: dict[int, Any] = {}
-# The thread that reaps a child and the call that starts the next must not both read its exit code: the second reader
-# finds the pipe empty, and multiprocessing then invents code 255.
+# Starting a child makes multiprocessing look for others that have ended, and so does a child's own thread: of two that
+# read one exit code, the second finds the pipe empty and invents code 255.
 _reading = threading.Lock()
+
+IDLE_SECONDS = 1.0
 
 #: What a child may run: kind → module and function. Nothing else can be asked for.
 KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:run_worker"}
@@ -34,8 +38,10 @@ KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:
 def open_host(home: str) -> dict[str, Any]:
     """Make this engine a host, once; answers who and where it is. The imports go on in the forkserver meanwhile."""
     os.environ["H3LAB_HOME"] = home
-    _context.set_forkserver_preload(["h3lab.cluster.preload"])
-    forkserver.ensure_running()
+    for kind, server in _servers.items():
+        server.set_forkserver_preload([f"h3lab.cluster.preload_{kind}"])
+    _servers["worker"].ensure_running()
+    threading.Thread(target=_get_ready, name="get ready", daemon=True).start()
     pid = os.getpid()
     return {
         "slot": os.environ.get("H3LAB_SLOT"),
@@ -47,20 +53,36 @@ def open_host(home: str) -> dict[str, Any]:
     }
 
 
-def start(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> int:
-    """Start a child; its process id. Output goes to the file ``log``; ``<report>.start.json`` is there when this
-    returns, ``<report>.end.json`` once the child has ended."""
-    process = _context.Process(target=_child, args=(kind, arguments, log), daemon=False)
-    with _reading:
-        process.start()
-    pid = int(process.pid or 0)
+def _get_ready() -> None:
+    """Start the ranks' forkserver once nothing is being prepared, which would otherwise share its core and its memory
+    with imports that it does not need. The first rank does not wait for that, but for the imports."""
+    idle = 0
+    while idle < IDLE_SECONDS * 10:
+        time.sleep(0.1)
+        idle = 0 if _children else idle + 1
+    _servers["rank"].ensure_running()
+
+
+def start(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
+    """Start a child; returns at once, though the first one of its kind waits for imports. Output goes to the file
+    ``log``; ``<report>.start.json`` is there once it lives, ``<report>.end.json`` once it has ended."""
+    threading.Thread(target=_live, args=(kind, arguments, log, report), name=f"child {report}", daemon=True).start()
+
+
+def _live(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
+    process: Any = _context.Process(target=_child, args=(kind, arguments, log), daemon=False)
+    try:
+        with _reading:
+            # The function that Process asks for a child; the lock keeps the two kinds apart.
+            forkserver.connect_to_new_process = _servers[kind].connect_to_new_process  # type: ignore[assignment]
+            process.start()
+    except Exception as error:
+        Path(log).write_text(f"this child did not start: {type(error).__name__}: {error}\n")
+        write_json(Path(f"{report}.end.json"), {"pid": None, "exit": 1, "at": time.time()})
+        return
+    pid = int(process.pid)
     _children[pid] = process
     write_json(Path(f"{report}.start.json"), {"pid": pid, "born": processes.born(pid), "at": time.time()})
-    threading.Thread(target=_reap, args=(process, pid, report), name=f"reap {pid}", daemon=True).start()
-    return pid
-
-
-def _reap(process: Any, pid: int, report: str) -> None:
     connection.wait([process.sentinel])
     with _reading:
         process.join()

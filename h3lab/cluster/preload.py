@@ -1,7 +1,8 @@
-"""What a slot's forkserver imports once, so that every later rank and worker starts in milliseconds.
+"""What a slot's forkservers import once, so that every later rank and worker starts in milliseconds.
 
-The list is our own and each import is checked: multiprocessing's own preload fails without a word, and then every
-child pays for the imports again.
+There are two: workers prepare rows and need no torch, which would cost each slot two hundred megabytes meanwhile. The
+lists are our own and each import is checked: multiprocessing's own preload fails without a word, and then every child
+pays for the imports again.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ import importlib
 import time
 
 #: Only modules that start no thread and open no device when they are imported. A missing one is left out.
-MODULES = (
+WORKER = (
+    "numpy",
+    "scipy.sparse",
+    "sklearn.preprocessing",
+    "sklearn.feature_extraction.text",
+    "pyarrow",
+    "h3lab.cluster.worker",
+    "h3lab.passes",
+    "h3lab.fitting",
+)
+RANK = (
     "numpy",
     "scipy.sparse",
     "sklearn.linear_model",
-    "sklearn.preprocessing",
-    "sklearn.feature_extraction.text",
     "pyarrow",
     "torch",
     "torch.nn.parallel",
     "torch.optim",
     "h3lab.cluster.rank",
-    "h3lab.cluster.worker",
     "h3lab.actor",
     "h3lab.feed",
     "h3lab.training",
@@ -35,15 +43,12 @@ MODULES = (
 FAILED: dict[str, str] = {}
 
 
-def load() -> float:
+def load(names: tuple[str, ...]) -> float:
     """Import them all; seconds that it took."""
     started = time.monotonic()
-    for name in MODULES:
+    for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:  # a broken optional library must not end every rank of the slot
+        except Exception as error:  # a broken optional library must not end every child of the slot
             FAILED[name] = f"{type(error).__name__}: {error}"
     return time.monotonic() - started
-
-
-SECONDS = load()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from h3lab import codec, journal, snapshots
-from h3lab.cluster.attempt import Attempt
+from h3lab.cluster.attempt import Attempt, attempts
 from h3lab.cluster.groups import Group
 from h3lab.cluster.launch import Launch
 from h3lab.cluster.steering import Steering, Stop
@@ -28,6 +28,9 @@ LOCK_SECONDS = 60.0
 def run_rank(path: str, number: int, rank: int) -> int:
     """Run it to its end; the exit code. What it raised stands in the attempt's files and on stderr."""
     folder = RunFolder(Path(path))
+    if attempts(folder)[-1] != number:
+        print(f"Attempt {number} was given up before this rank began.")
+        return 0
     attempt = Attempt(folder, number)
     process = Rank(folder, attempt, rank)
     try:
