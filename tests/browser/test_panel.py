@@ -216,7 +216,7 @@ def test_zoom_refines_and_show_all_returns(notebook: Open):
         book.run(0)
         book.wait(lambda: book.painted() == 50_000, what="all of it")
         drawn = "card.plot.model('left.raw').data.x.length"
-        assert 1000 < book.card(drawn) < 2010
+        assert 200 < book.card(drawn) < 2010, "far fewer points than there are, two a bin"
         book.card("card.plot.steps.setv({ start: 20000, end: 20400 })")
         book.wait(lambda: 401 <= book.card(drawn) <= 404, what="every point")
         book.page.locator(".h3-link").click()

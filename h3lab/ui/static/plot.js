@@ -41,6 +41,7 @@ class Plot {
     if (this.pending !== holders) return this.free(embedded, views); // another one was asked for meanwhile
     [this.document, this.views] = [embedded, views];
     this.kind = kind;
+    this.filled = new Map();
     this.steps = this.model("steps");
     this.steps.change.connect(() => this.moved());
     this.look();
@@ -99,6 +100,8 @@ class Plot {
     this.ours = false;
   }
 
+  // All steps, with room that is filled before the axis moves: as long as an axis stands, a figure without news is not
+  // painted again, and a curve grows rather than shrinks.
   extent(runs) {
     let [start, end] = [Infinity, -Infinity];
     for (const run of runs) {
@@ -108,36 +111,50 @@ class Plot {
     }
     if (!(end > start)) return { start: 0, end: Math.max(1, end) };
     start = start < 0.1 * end ? 0 : start;
-    return { start, end: end + 0.012 * (end - start) }; // the newest point is seen whole
+    const room = 2 ** Math.floor(Math.log2((end - start) / 32));
+    return { start, end: start + (Math.floor((end - start) / room) + 1) * room };
+  }
+
+  // Fill a source, unless it holds this already: `version` is made of all that its points depend on.
+  fill(name, version, points) {
+    if (this.filled.get(name) === version) return;
+    this.filled.set(name, version);
+    this.model(name).data = points();
   }
 
   side(side, runs, base, past, weight, start, end) {
     const seen = []; // values that the axis has to reach
-    const put = (name, points, bounds = points.y) => {
-      this.model(`${side}.${name}`).data = points;
-      for (const value of bounds) if (Number.isFinite(value)) seen.push(value);
+    const put = (name, bins, points, bounds = (values) => values) => {
+      this.fill(`${side}.${name}`, bins ? `${base} ${bins.version} ${weight}` : "", () => (bins ? points() : EMPTY));
+      for (const value of bounds(this.model(`${side}.${name}`).data.y)) if (Number.isFinite(value)) seen.push(value);
     };
     if (runs.length === 1) {
       const train = this.visible(runs[0], base, start, end), held = this.visible(runs[0], `val_${base}`, start, end);
-      const points = train ? train.extremes() : EMPTY;
-      put("raw", points, middle(points.y));
+      put("raw", train, () => train.extremes(), middle);
       // The extremes of many points are a band; it lies fainter behind the line than single points do.
-      this.model(`${side}.raw.line`).glyph.line_alpha = { value: train?.power ? 0.16 : 0.3 };
-      put("smooth", train ? train.smooth(weight) : EMPTY);
-      put("held", held ? held.extremes() : EMPTY);
-      this.newest(side, runs[0].points(`val_${base}`));
-      const before = past?.series?.[`val_${base}`] && !train ? past.series[`val_${base}`] : past?.series?.[base];
-      const y = before?.y.map((value) => value ?? NaN);
-      put("past", before ? { x: before.x, y } : EMPTY, y?.filter((_, index) => before.x[index] <= end) ?? []);
+      const alpha = train?.power ? 0.16 : 0.3, line = this.model(`${side}.raw.line`).glyph;
+      if (line.line_alpha.value !== alpha) line.line_alpha = { value: alpha };
+      put("smooth", train, () => train.smooth(weight));
+      put("held", held, () => held.extremes());
+      put("newest", held, () => held.newest());
+      this.before(side, base, past, Boolean(train), end, seen);
     } else {
       runs.forEach((run, index) => {
         const train = this.visible(run, base, start, end), bins = train ?? this.visible(run, `val_${base}`, start, end);
-        put(`run${index}`, bins ? bins.smooth(train ? weight : 0) : EMPTY);
+        put(`run${index}`, bins, () => bins.smooth(train ? weight : 0));
       });
     }
     const log = this.kind === "log", known = log ? seen.filter((value) => value > 0) : seen;
     const [low, high] = niceRange(Math.min(...known), Math.max(...known), log);
     this.model(`${side}.values`).setv({ start: low, end: high });
+  }
+
+  // The earlier run of the same name, as far as this one goes in its values.
+  before(side, base, past, trained, end, seen) {
+    const curves = past?.series ?? {}, curve = trained ? curves[base] : (curves[`val_${base}`] ?? curves[base]);
+    const points = curve ? { x: curve.x, y: curve.y.map((value) => value ?? NaN) } : EMPTY;
+    this.fill(`${side}.past`, `${base} ${past?.name} ${trained}`, () => points);
+    points.y.forEach((value, index) => points.x[index] <= end && Number.isFinite(value) && seen.push(value));
   }
 
   // The bins of a metric in sight, null where it has no points.
@@ -147,26 +164,27 @@ class Plot {
     if (!this.bins.has(series)) this.bins.set(series, new Bins(series));
     const bins = this.bins.get(series);
     // One more on either side, so that a line enters and leaves the figure.
-    bins.cover(Math.max(0, series.find(start) - 1), Math.min(series.size, series.find(end) + 2));
+    // More bins than pixels only cost time.
+    const room = Math.max(200, this.slots[0].clientWidth);
+    bins.cover(Math.max(0, series.find(start) - 1), Math.min(series.size, series.find(end) + 2), room);
     return bins;
   }
 
-  newest(side, series) {
-    const last = series?.size ? series.size - 1 : null;
-    this.model(`${side}.newest`).data = last === null ? EMPTY : { x: [series.x[last]], y: [series.y[last]] };
+  marks(runs, start, end) {
+    const marks = runs.length === 1 ? runs[0].marks : [], width = this.slots[0].clientWidth - 58;
+    this.fill("left.marks", JSON.stringify([marks, start, end, width, this.colors]), () => this.marked(marks, start, end, width));
   }
 
-  marks(runs, start, end) {
-    const marks = runs.length === 1 ? runs[0].marks : [];
+  marked(marks, start, end, width) {
     const color = { set: this.colors.mark, snapshot: this.colors.good, attempt: this.colors.faint };
     const shape = { set: "circle", snapshot: "square", attempt: "diamond" };
     // A label that would run into the next one is left out; its mark stays.
-    const width = this.slots[0].clientWidth - 58, place = (step) => ((step - start) / (end - start)) * width;
+    const place = (step) => ((step - start) / (end - start)) * width;
     const text = marks.map(({ step, text }, index) => {
       const next = marks.slice(index + 1).find((mark) => mark.text);
       return place(step) + 12 + 6.2 * text.length > (next ? place(next.step) : width) ? "" : text;
     });
-    this.model("left.marks").data = {
+    return {
       x: marks.map((mark) => mark.step),
       color: marks.map((mark) => color[mark.kind]),
       shape: marks.map((mark) => shape[mark.kind]),

@@ -57,13 +57,14 @@ class Bins {
     [this.power, this.begin, this.full, this.count, this.rewritten] = [power, begin, 0, 0, this.series.rewritten];
   }
 
-  // Cover the points with begin <= index < end.
-  cover(begin, end) {
+  // Cover the points with begin <= index < end, by as many bins as a figure has room for.
+  cover(begin, end, room = BINS) {
     let power = 0;
-    while ((end - begin) / 2 ** power > BINS) power += 1;
+    while ((end - begin) / 2 ** power > Math.min(room, BINS)) power += 1;
     begin -= begin % 2 ** power;
     if (power !== this.power || begin !== this.begin || this.rewritten !== this.series.rewritten) this.reset(power, begin);
     const width = 2 ** power;
+    this.end = end;
     this.full = Math.min(this.full, Math.floor((end - begin) / width));
     for (let bin = this.full; begin + bin * width < end; bin++) {
       this.fill(bin, begin + bin * width, Math.min(begin + (bin + 1) * width, end));
@@ -89,6 +90,17 @@ class Bins {
     this.second[bin] = Math.max(low, high);
     this.mean[bin] = known ? sum / known : NaN;
     this.at[bin] = (x[from] + x[to - 1]) / 2;
+  }
+
+  // Changes with what is covered.
+  get version() {
+    return `${this.series.rewritten} ${this.begin} ${this.end} ${this.power}`;
+  }
+
+  // The last point.
+  newest() {
+    const last = this.series.size - 1;
+    return { x: this.series.x.slice(last, last + 1), y: this.series.y.slice(last, last + 1) };
   }
 
   // The extremes as a line: what an eye sees of all points.
