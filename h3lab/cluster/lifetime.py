@@ -54,18 +54,28 @@ def look_after(run: RunFolder) -> None:
     has stopped, else LabError."""
     state = run.state["state"]
     lab = LabFolder(str(run.info.get("lab", "default")))
-    if state in ENDED or lab.kept or run.locked:
+    if state in ENDED or lab.kept:
         return
     status = lab.status
     if status["state"] in LIVING:
         revive(lab)
-    elif any("stop" in control for _, control in run.controls()) and (lock := run.lock()) is not None:
-        # Nobody else is left to end it.
-        step = snapshots.newest_step(run)
-        run.write_state("stopped", attempt=run.state["attempt"], step=step, stopped_at=step)
+    elif (lock := run.lock()) is None:
+        return  # its last rank has not noticed yet
+    else:
+        _without_lab(run, lock, str(status.get("reason", "nobody knows why")))
+
+
+def _without_lab(run: RunFolder, lock: int, reason: str) -> None:
+    state = run.state
+    try:
+        if any("stop" in control for _, control in run.controls()):
+            # Nobody else is left to end it.
+            step = snapshots.newest_step(run)
+            run.write_state("stopped", attempt=state["attempt"], step=step, stopped_at=step)
+        elif state["state"] not in ENDED:
+            raise LabError(
+                f"run {run.name!r} is {state['state']}, but its lab has ended ({reason}). h3.Lab() starts it again, "
+                "and the run goes on from its last snapshot."
+            )
+    finally:
         os.close(lock)
-    elif run.state["state"] not in ENDED:
-        raise LabError(
-            f"run {run.name!r} is {state}, but its lab has ended ({status.get('reason', 'nobody knows why')}). "
-            "h3.Lab() starts it again, and the run goes on from its last snapshot."
-        )
