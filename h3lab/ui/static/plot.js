@@ -73,7 +73,9 @@ class Plot {
 
   // Colours of the page's theme, from the card's style.
   look() {
-    if (!this.document) return;
+    this.colors ??= {};
+    // A card that has just left the page has no style; the next look is taken when it is back.
+    if (!this.document || !this.slots[0].isConnected) return;
     const style = getComputedStyle(this.slots[0]), color = (name) => style.getPropertyValue(`--h3-${name}`).trim();
     this.colors = Object.fromEntries(["train", "held", "good", "mark", "faint"].map((name) => [name, color(name)]));
     for (const side of ["left", "right"]) {
