@@ -76,11 +76,14 @@ def bases(columns: Sequence[Columns]) -> list[str]:
 
 
 def line_of(name: str, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """One line for a metric of a run: its training smoothed, or its validation where there is only that."""
-    if name in columns:
-        steps, values = binned(columns[name])
-        return steps, smoothed(values, 0.8)
-    return binned(columns[f"val_{name}"]) if f"val_{name}" in columns else (np.array([]), np.array([]))
+    """One line for a metric of a run: its validation, which says how good it is; of a loss its training, smoothed."""
+    held_out = f"val_{name}"
+    if held_out in columns and (not name.endswith("loss") or name not in columns):
+        return binned(columns[held_out])
+    if name not in columns:
+        return np.array([]), np.array([])
+    steps, values = binned(columns[name])
+    return steps, smoothed(values, 0.8)
 
 
 def _name(head: Mapping[str, Any]) -> str:

@@ -250,14 +250,15 @@ class Title {
 
   show(bases, base, runs, past) {
     if (!base) return;
-    const keys = runs.length === 1 ? this.keys(base, runs[0], past) : [];
-    const text = [bases, base, keys].join("|");
+    const one = runs.length === 1, keys = one ? this.keys(base, runs[0], past) : [];
+    const note = one ? "" : comparedName(runs[0], base) === base ? "train" : "validation";
+    const text = [bases, base, keys, note].join("|");
     if (this.shown === text) return;
     this.shown = text;
     this.choice.replaceChildren(...bases.map((name) => element("option", "", { value: name, textContent: name })));
     this.choice.value = base;
     this.choice.disabled = bases.length < 2;
-    this.legend.replaceChildren(...keys.map(([kind, name]) => element("span", "key", {}, element("i", `line h3-${kind}`), name)));
+    this.legend.replaceChildren(note, ...keys.map(([kind, name]) => element("span", "key", {}, element("i", `line h3-${kind}`), name)));
   }
 
   keys(base, run, past) {
@@ -277,6 +278,8 @@ class Cause {
     this.line = element("summary", "cause-line");
     this.text = element("pre", "traceback");
     this.root = element("details", "cause", { hidden: true }, this.line, this.text);
+    // The end of a traceback is what one looks for.
+    this.root.addEventListener("toggle", () => (this.text.scrollTop = this.text.scrollHeight));
   }
 
   show(head) {

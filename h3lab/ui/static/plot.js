@@ -21,6 +21,12 @@ function niceRange(low, high, log) {
   return [from, to > from ? to : from + step];
 }
 
+// The one curve of a metric by which several runs are compared: how good they are is said by their validation.
+function comparedName(run, base) {
+  const held = `val_${base}`;
+  return run.names.includes(held) && (!/loss$/.test(base) || !run.names.includes(base)) ? held : base;
+}
+
 class Plot {
   // `slots` are the elements of the left and the right figure; `onZoom` is called when the user has zoomed.
   constructor(Bokeh, documents, slots, onZoom) {
@@ -142,8 +148,8 @@ class Plot {
       this.before(side, base, past, Boolean(train), end, seen);
     } else {
       runs.forEach((run, index) => {
-        const train = this.visible(run, base, start, end), bins = train ?? this.visible(run, `val_${base}`, start, end);
-        put(`run${index}`, bins, () => bins.smooth(train ? weight : 0));
+        const name = comparedName(run, base), bins = this.visible(run, name, start, end);
+        put(`run${index}`, bins, () => bins.smooth(name === base ? weight : 0));
       });
     }
     const log = this.kind === "log", known = log ? seen.filter((value) => value > 0) : seen;
