@@ -41,6 +41,7 @@ class OwnEngines:
 
         self._folder = folder
         self._profile = profile
+        self._heart: tuple[int, processes.Pulse] = (0, processes.Pulse(None))
         self._loop = asyncio.new_event_loop()
         # ipyparallel's launchers watch their processes from the loop that started them: it has to run all the time.
         threading.Thread(target=self._loop.run_forever, name="launchers", daemon=True).start()
@@ -141,7 +142,12 @@ class OwnEngines:
     def controlled(self) -> bool:
         """Whether the controller lives."""
         controller = self._cluster.controller
-        return controller is not None and controller.state == "running" and processes.alive(controller.pid)
+        if controller is None or controller.state != "running":
+            return False
+        pid, pulse = self._heart
+        if pid != controller.pid or not pulse.beats:
+            self._heart = controller.pid, processes.Pulse(controller.pid)
+        return self._heart[1].beats
 
     @property
     def connection(self) -> Path:
@@ -173,6 +179,14 @@ class GuestEngines:
         self.connection = folder.connection
 
     controlled = True
+
+    def running(self, slot: str) -> bool:
+        """Whether an engine runs is its owner's affair."""
+        return True
+
+    def output(self, slot: str) -> str:
+        """What an engine has printed is its owner's affair too."""
+        return ""
 
 
 def guest_connection(cluster: Any) -> dict[str, Any]:

@@ -111,6 +111,18 @@ def end(pid: int) -> bool:
     return True
 
 
+def close_host() -> None:
+    """End what this host has started, for an engine that lives on: one of a cluster that is not ours."""
+    for pid in list(_children):
+        end(pid)
+    for server in _servers.values():
+        pid = getattr(server, "_forkserver_pid", None)
+        if pid is not None:
+            # It may be importing for seconds, and hears of nothing else meanwhile.
+            os.kill(pid, signal.SIGKILL)
+            server._stop()  # type: ignore[attr-defined]
+
+
 def missing(modules: list[str]) -> list[str]:
     """Which of these top-level modules cannot be found by this engine's Python."""
     return [name for name in modules if name not in sys.modules and importlib.util.find_spec(name) is None]

@@ -23,6 +23,7 @@ from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lease import HOURS, Lease
 from h3lab.cluster.roster import Roster
 from h3lab.cluster.slots import Slot, Slots
+from h3lab.cluster.watch import Watch
 from h3lab.folder import RunFolder
 
 LOG = logging.getLogger("h3lab.keeper")
@@ -41,6 +42,7 @@ class Keeper:
         self._state, self._reason = "starting", ""
         self._written = self._swept = self._looked = 0.0
         self._shown: Any = None
+        self._asked, self._left = Watch(folder.requests), True
         under: Any = GuestEngines(folder) if plan.get("guest") else OwnEngines(folder, plan.get("profile"))
         names = [] if plan.get("guest") else [f"slot{i}" for i in range(int(plan["engines"]))]
         self._slots = Slots(folder, under, names)
@@ -70,8 +72,11 @@ class Keeper:
         self._end()
 
     def _tick(self) -> None:
-        for name, question in self._folder.waiting():
-            self._answer(name, question)
+        if self._asked.changed or self._left:
+            questions = self._folder.waiting()
+            for name, question in questions:
+                self._answer(name, question)
+            self._left = bool(questions)  # some are answered later
         self._slots.tick()
         self._roster.tick()
         self._look_at_lease()
@@ -214,12 +219,10 @@ class Keeper:
 def environment() -> dict[str, str]:
     """What a keeper, and so every engine and rank, gets of this process's variables: not what ties them to a notebook,
     and with the way to this h3lab, which may be importable only from where the notebook stands."""
-    import h3lab
-
     values = {name: value for name, value in os.environ.items() if not name.startswith(("JPY_", "IPP_"))}
     if values.get("MPLBACKEND", "").startswith("module://"):
         values["MPLBACKEND"] = "agg"
-    here = str(Path(h3lab.__file__).parent.parent)
+    here = str(Path(__file__).parents[2])
     if not here.endswith(("site-packages", "dist-packages")):
         values["PYTHONPATH"] = os.pathsep.join(filter(None, [values.get("PYTHONPATH"), here]))
     return values

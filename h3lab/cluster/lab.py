@@ -102,6 +102,9 @@ class Lab:
             if status["state"] == "ready" and slots and ready == len(slots):
                 line.end(f"lab ready: {ready} engines in {duration(waited)}" if waited > 0.5 else "")
                 return status
+            if waited > START_SECONDS and kept and slots:
+                late = [f"{s['name']} is {s['state']}. {s['reason']}" for s in slots if s["state"] != "ready"]
+                raise EngineLost(f"not every engine is ready after {duration(waited)}.\n" + "\n".join(late))
             if status["state"] == "ended" or waited > START_SECONDS or (waited > 5 and not kept):
                 reason = status.get("reason") or f"not ready after {duration(waited)}"
                 raise LabError(f"the lab did not start: {reason}\n{self._folder.log_tail()}")

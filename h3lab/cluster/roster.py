@@ -14,6 +14,7 @@ from h3lab import snapshots
 from h3lab.cluster.attempt import Attempt, Verdict, stuck, verdict
 from h3lab.cluster.labfolder import tail
 from h3lab.cluster.slots import Slot, Slots
+from h3lab.cluster.watch import Watch
 from h3lab.folder import ENDED, RunFolder, folders
 
 LOG = logging.getLogger("h3lab.keeper")
@@ -34,7 +35,14 @@ class Entry:
     released: bool = False
     home: tuple[str, ...] = ()  # the slots it comes back to
     started: bool = False  # whether its hosts have said so
+    children: dict[int, int] = field(default_factory=dict)  # process of each rank
+    ends: dict[int, int] = field(default_factory=dict)  # exit code of each rank that has ended
+    told: str = ""  # why it waits
     rest: float = 0.0  # until when it is left alone (monotonic)
+
+    def __post_init__(self) -> None:
+        # A keeper looks fifty times a second, and mostly nothing has happened.
+        self.reports, self.controls = Watch(self.folder.ranks), Watch(self.folder.path / "control")
 
     @property
     def name(self) -> str:
@@ -99,6 +107,7 @@ class Roster:
                 entry.rest = time.monotonic() + REST_SECONDS
             else:
                 LOG.warning("%s: its folder is gone, so it is forgotten", entry.name)
+                self._end_ranks(entry)
                 del self.entries[entry.name]
 
     # ---- A run with an attempt ----
@@ -106,47 +115,49 @@ class Roster:
     def _follow(self, entry: Entry) -> None:
         attempt = entry.attempt
         assert attempt is not None
-        ends = {rank: end["exit"] for rank in range(entry.ranks) if (end := attempt.end(rank)) is not None}
-        self._look_for_lost(entry, attempt, ends)
-        if not ends and not entry.lost:
+        if entry.reports.changed:
+            ranks = range(entry.ranks)
+            entry.ends = {rank: end["exit"] for rank in ranks if (end := attempt.end(rank)) is not None}
+            entry.children = {rank: start["pid"] for rank in ranks if (start := attempt.start(rank)) is not None}
+        self._look_for_lost(entry, attempt)
+        if not entry.ends and not entry.lost:
             return
         errors = [error for rank in range(entry.ranks) if (error := attempt.error(rank)) is not None]
-        found = verdict(entry.folder.state["state"], ends, entry.lost, errors, entry.ranks)
+        found = verdict(entry.folder.state["state"], entry.ends, entry.lost, errors, entry.ranks)
         if found.what == "broken" and not entry.released:
             entry.released = True
-            self._release(entry, attempt, ends)
+            self._end_ranks(entry)
         elif found.what not in ("going", "broken"):
             self._settle(entry, attempt, found)
 
-    def _look_for_lost(self, entry: Entry, attempt: Attempt, ends: dict[int, int]) -> None:
+    def _look_for_lost(self, entry: Entry, attempt: Attempt) -> None:
         for rank, planned in enumerate(attempt.slots):
             slot = self._slots.slots.get(planned["name"])
             same = slot is not None and slot.pid == planned["pid"] and slot.born == planned["born"]
             # While a keeper finds its slots again they have no process yet.
-            if rank in ends or (slot is not None and slot.state == "starting" and slot.reason == "found again"):
+            if rank in entry.ends or (slot is not None and slot.state == "starting" and slot.reason == "found again"):
                 continue
             if not same:
                 entry.lost.setdefault(rank, f"rank {rank} was on {planned['name']}, whose engine has ended")
         if not entry.started:
-            missing = [rank for rank in range(entry.ranks) if attempt.start(rank) is None]
+            missing = [rank for rank in range(entry.ranks) if rank not in entry.children]
             entry.started = not missing
             # A keeper may have died between planning an attempt and starting it.
             if time.time() - float(attempt.plan["at"]) > START_SECONDS:
                 for rank in missing:
                     entry.lost.setdefault(rank, f"rank {rank} was not started within {START_SECONDS:g} s")
 
-    def _release(self, entry: Entry, attempt: Attempt, ends: dict[int, int]) -> None:
-        for rank, planned in enumerate(attempt.slots):
-            started = attempt.start(rank)
-            if rank in ends or rank in entry.lost or started is None:
+    def _end_ranks(self, entry: Entry) -> None:
+        for rank, planned in enumerate(entry.attempt.slots if entry.attempt is not None else []):
+            slot = self._slots.slots.get(planned["name"])
+            if rank in entry.ends or rank in entry.lost or rank not in entry.children or slot is None:
                 continue
             LOG.info("%s: rank %d is released", entry.name, rank)
 
             def failed(reason: str, rank: int = rank) -> None:
                 entry.lost.setdefault(rank, reason)
 
-            slot = self._slots.slots[planned["name"]]
-            self._slots.call(slot, "end", (started["pid"],), lambda answer: None, failed)
+            self._slots.call(slot, "end", (entry.children[rank],), lambda answer: None, failed)
 
     def _settle(self, entry: Entry, attempt: Attempt, found: Verdict) -> None:
         LOG.info("%s: attempt %d is %s. %s", entry.name, attempt.number, found.what, found.reason)
@@ -157,6 +168,7 @@ class Roster:
             self._fail(entry, attempt, dict(found.error))
             return
         entry.attempt, entry.lost, entry.released, entry.started = None, {}, False, False
+        entry.ends, entry.children = {}, {}
         entry.home = tuple(slot["name"] for slot in attempt.slots)
         step = snapshots.newest_step(entry.folder)
         if stuck(entry.folder, step):
@@ -178,7 +190,8 @@ class Roster:
     # ---- A run without one ----
 
     def _serve(self, entry: Entry) -> None:
-        if not entry.home and any(control.get("stop") for _, control in entry.folder.controls()):
+        asked = not entry.home and entry.controls.changed
+        if asked and any(control.get("stop") for _, control in entry.folder.controls()):
             entry.folder.write_state("stopped", attempt=0, step=0, message="stopped before it began")
             del self.entries[entry.name]
             return
@@ -204,13 +217,13 @@ class Roster:
         return free[: entry.ranks] if len(free) >= entry.ranks else None
 
     def _say_waiting(self, entry: Entry) -> None:
-        state = entry.folder.state
-        if state["state"] == "lost":
-            return
         before = [other.name for other in self.entries.values() if other is not entry and other.created < entry.created]
         actors = ", ".join(repr(name.rpartition("/")[0]) for name in before)
         message = f"queued behind {actors}" if before else "queued until a slot is ready"
-        if state.get("message") != message or state["state"] != "queued":
+        if message == entry.told:
+            return
+        entry.told, state = message, entry.folder.state
+        if state["state"] != "lost" and (state.get("message") != message or state["state"] != "queued"):
             entry.folder.write_state("queued", attempt=state["attempt"], step=0, message=message)
 
     def _begin(self, entry: Entry, slots: list[Slot]) -> None:

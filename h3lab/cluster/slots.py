@@ -6,10 +6,12 @@ It knows engines and their answers; it does not know runs. :meth:`Slots.tick` ne
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from h3lab.cluster import engines, host, processes
@@ -19,14 +21,14 @@ from h3lab.home import home
 LOG = logging.getLogger("h3lab.keeper")
 
 #: How long an engine may take until it is registered and open, how long it may be silent, how often it is tried.
-START_SECONDS, ANSWER_SECONDS, TRIES = 30.0, 20.0, 3
+START_SECONDS, ANSWER_SECONDS, TRIES, LEAVE_SECONDS = 30.0, 20.0, 3, 5.0
 WATCH_SECONDS = 0.1
 
 
 @dataclass
 class Slot:
-    """``state``: ``down``, ``starting``, ``ready`` or ``failed``. Process id and birth of the engine tell whoever
-    started something on an earlier one that it is gone."""
+    """``state``: ``down``, ``starting``, ``ready``, ``silent`` or ``failed``. Process id and birth of the engine tell
+    whoever started something on an earlier one that it is gone."""
 
     name: str
     state: str = "down"
@@ -37,6 +39,7 @@ class Slot:
     host: str = ""
     reason: str = ""
     tries: int = 0
+    pulse: processes.Pulse | None = None
 
     def become(self, state: str, reason: str = "") -> None:
         """Enter a state now."""
@@ -65,6 +68,7 @@ class Slots:
         self._client: Any = None
         self._calls: list[Call] = []
         self._opening: set[int] = set()
+        self._refused = ""  # what the last engine said that could not be opened
         self._watched = 0.0
         #: Whether something that is still needed runs on a slot: a silent engine's ranks go on without it.
         self.needed: Callable[[str], bool] = lambda name: False
@@ -121,7 +125,8 @@ class Slots:
         elif slot.state == "starting" and not self._under.running(slot.name):
             self._lost(slot, f"its engine ended while it started. The end of its log:\n{self._log(slot)}")
         elif slot.state == "starting" and silent > START_SECONDS:
-            self._lost(slot, f"its engine has not registered for {silent:.0f} s. Its log:\n{self._log(slot)}")
+            reason = self._refused or "its engine has not registered"
+            self._lost(slot, f"{reason} for {silent:.0f} s. The end of its log:\n{self._log(slot)}")
         elif slot.state in ("ready", "silent") and not self._lives(slot):
             self._lost(slot, f"its engine (process {slot.pid}) has ended")
         elif slot.state == "ready" and slot.engine not in self._client.ids:
@@ -130,19 +135,17 @@ class Slots:
             self._lost(slot, f"{slot.reason} for {silent:.0f} s, and nothing runs there")
 
     def _lives(self, slot: Slot) -> bool:
-        if self._under.ours:
-            return processes.alive(slot.pid, slot.born)
-        return slot.engine in self._client.ids
+        return slot.pulse.beats if slot.pulse is not None else slot.engine in self._client.ids
 
     def _start(self, slot: Slot) -> None:
         slot.tries += 1
-        slot.become("starting")
+        slot.become("starting", slot.reason)  # why it is started again stays to be read
         self._under.start(slot.name, {"H3LAB_HOME": str(home()), **engines.environment(_index(slot.name))})
 
     def _lost(self, slot: Slot, reason: str) -> None:
         if self._under.ours:
             self._under.end(slot.name)
-        slot.engine = slot.pid = None
+        slot.engine = slot.pid = slot.pulse = None
         slot.become("failed" if slot.tries >= TRIES or not self._under.ours else "down", reason)
         for call in [c for c in self._calls if c.slot == slot.name]:
             self._calls.remove(call)
@@ -166,22 +169,29 @@ class Slots:
 
     def _open(self, engine: int) -> None:
         self._opening.add(engine)
-        self._submit(
-            f"engine {engine}",
-            "open_host",
-            engine,
-            (str(home()),),
-            lambda answer: self._opened(engine, answer),
-            lambda reason: self._opening.discard(engine),
-        )
+        name = f"engine{engine}"
+        if not self._under.ours:  # named at once, so that a lab waits for all of them
+            self.slots.setdefault(name, Slot(name, "starting"))
+        done, failed = partial(self._opened, engine), partial(self._unopened, engine)
+        self._submit(name, "open_host", engine, (str(home()),), done, failed)
+
+    def _unopened(self, engine: int, reason: str) -> None:
+        if self._under.ours:
+            self._refused = reason
+            self._opening.discard(engine)
+            return
+        slot = self.slots[f"engine{engine}"]
+        slot.become("failed", f"{reason}. h3lab must be installed where this engine runs")
 
     def _opened(self, engine: int, answer: dict[str, Any]) -> None:
         name = answer["slot"] if self._under.ours else f"engine{engine}"
-        slot = self.slots.get(name) if self._under.ours else self.slots.setdefault(name, Slot(name))
+        slot = self.slots.get(name)
         # An engine that was given up may answer after its successor was started.
         if slot is None or (self._under.ours and answer["pid"] != self._under.pid(name)):
             return
         slot.engine, slot.pid, slot.born, slot.host = engine, answer["pid"], answer["born"], answer["host"]
+        if self._under.ours and slot.host == socket.gethostname():
+            slot.pulse = processes.Pulse(slot.pid, slot.born)
         if not answer["home_seen"]:
             slot.become("failed", f"{slot.host} does not see {home()}, the folder that runs live in")
             return
@@ -254,9 +264,16 @@ class Slots:
             if slot.state == "failed" and self._under.ours:
                 slot.tries = 0
                 slot.become("down")
+            elif slot.state == "failed":
+                self._opening.discard(int(slot.name.removeprefix("engine")))
+                slot.become("starting")
 
     def stop(self) -> None:
-        """End what is ours."""
+        """End what is ours; in engines of somebody else, what was started there."""
+        if self._client is not None and not self._under.ours:
+            with suppress(Exception):  # an engine that is busy with its owner's work is not waited for
+                asked = [self._client[slot.engine].apply_async(host.close_host) for slot in self.ready]
+                self._client.wait(asked, timeout=LEAVE_SECONDS)
         if self._client is not None:
             with suppress(Exception):  # closing is a courtesy to a controller that may be gone
                 self._client.close(linger=0)

@@ -7,13 +7,13 @@ before step s, to hold from step s + 1 on, is read by everybody before that step
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from h3lab.cluster.attempt import Attempt
+from h3lab.cluster.watch import Watch
 from h3lab.errors import UsageError
 from h3lab.folder import RunFolder
 from h3lab.home import read_json, write_json
@@ -42,9 +42,8 @@ class Steering:
     ) -> None:
         self._folder, self._leads, self._group = folder, rank == 0, ranks > 1
         self._tell, self._report, self._snap = tell, report, snap
-        self._directory = folder.path / "control"
         self._agreed_path = Path(f"{attempt.report(0)}.agreed.json")
-        self._seen: tuple[int, int] = (0, 0)
+        self._asked = Watch(folder.path / "control" if self._leads else self._agreed_path)
         self._looked = 0.0
         self._done = 0  # what was confirmed, in this attempt or an earlier one
         self._obeyed: set[int] = set()  # in this attempt
@@ -91,18 +90,13 @@ class Steering:
         if self._leads and now - self._looked < POLL_SECONDS and not self.paused:
             return
         self._looked = now
-        path = self._directory if self._leads else self._agreed_path
         try:
-            found = os.stat(path)
-        except FileNotFoundError:
+            if not self._asked.changed:
+                return
+        except FileNotFoundError:  # rank 0 has agreed on nothing yet
             return
-        mark = (found.st_mtime_ns, found.st_ino)
-        # A folder's time is too coarse to tell two controls of the same tick apart: a young one is read again.
-        if mark == self._seen and time.time_ns() - found.st_mtime_ns > 100_000_000:
-            return
-        self._seen = mark
         if not self._leads:
-            agreed = read_json(path, [])
+            agreed = read_json(self._agreed_path, [])
             self._plan = [(s, n, control) for s, n, control in agreed if n not in self._obeyed]
             return
         known = {number for _, number, _ in self._plan}

@@ -1,7 +1,11 @@
 """One laboratory for all of tests/cluster: real engines, a real keeper. A drill that kills puts it back in order."""
 
+import contextlib
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +49,32 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
     X, y = load_digits(return_X_y=True)
     return X, y
+
+
+@pytest.fixture
+def other_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of the test's own, for a laboratory beside the session's; nothing of it may outlive the test."""
+    import psutil
+
+    path = Path(tempfile.mkdtemp(prefix="h3o-"))
+    monkeypatch.setenv("H3LAB_HOME", str(path))
+
+    def living() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("H3LAB_HOME") == str(path) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    try:
+        yield path
+        until(lambda: not living(), 15, "nothing of this home lives")
+    finally:
+        for process in living():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def network(spec: Any) -> Any:
