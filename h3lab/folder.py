@@ -19,7 +19,6 @@ A rank confirms a control by a journal event that carries its number.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from h3lab.errors import RunNotFound, UnknownName, UsageError
-from h3lab.home import read_json, room, write_json
+from h3lab.home import lock_file, read_json, room, write_json
 
 #: ``lost`` is a run whose rank has died and which the lab is bringing back.
 STATES = ("queued", "starting", "training", "paused", "lost", "finished", "stopped", "failed")
@@ -119,13 +118,7 @@ class RunFolder:
 
     def lock(self) -> int | None:
         """Take the run's lock: its open descriptor (closed with the process), or None while a rank holds it."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+        return lock_file(self.path / "lock")
 
     @property
     def locked(self) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from h3lab.errors import LabError
-from h3lab.home import read_json, room, write_json
+from h3lab.home import lock_file, read_json, room, write_json
 
 STATES = ("starting", "ready", "ending", "ended")
 POLL_SECONDS = 0.01
@@ -58,13 +58,7 @@ class LabFolder:
 
     def lock(self, name: str = "keeper") -> int | None:
         """Take a lock of the lab and return its open descriptor, or None while another process holds it."""
-        descriptor = os.open(self.path / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+        return lock_file(self.path / f"{name}.lock")
 
     @property
     def kept(self) -> bool:
