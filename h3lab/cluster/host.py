@@ -116,10 +116,10 @@ def close_host() -> None:
     for pid in list(_children):
         end(pid)
     for server in _servers.values():
-        pid = getattr(server, "_forkserver_pid", None)
-        if pid is not None:
+        forked = getattr(server, "_forkserver_pid", None)
+        if forked is not None:
             # It may be importing for seconds, and hears of nothing else meanwhile.
-            os.kill(pid, signal.SIGKILL)
+            os.kill(forked, signal.SIGKILL)
             server._stop()  # type: ignore[attr-defined]
 
 
