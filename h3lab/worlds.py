@@ -153,11 +153,12 @@ LAUNCH = "h3lab.cluster.launch:Launch"
 LOOK_AFTER = "h3lab.cluster.lifetime:look_after"
 
 #: The views of a run: ``run`` gives its mimebundle, ``show`` puts it (or several in one figure) into the current cell,
-#: ``settle`` brings its pictures up to date at its end, ``page`` writes an HTML page.
+#: ``settle`` brings its pictures up to date at its end, ``overlay`` is several in one figure, ``page`` an HTML page.
 VIEWS = {
     "run": "h3lab.ui.display:mimebundle",
     "show": "h3lab.ui.display:show",
     "settle": "h3lab.ui.display:settle",
+    "overlay": "h3lab.ui.display:overlay",
     "page": "h3lab.ui.page:write_page",
 }
 

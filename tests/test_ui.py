@@ -301,6 +301,18 @@ def test_a_damaged_journal_is_said_and_recovers():
     assert follower.trouble == "" and follower.columns.sizes()["loss"] == 10
 
 
+def test_a_deleted_run_is_said_and_left():
+    import shutil
+
+    with paced("deleted", rate=100) as folder:
+        follower = follow(folder)
+        follower.join(listener := Listener())
+        wait_for(lambda: follower.columns.sizes())
+    shutil.rmtree(folder.path)
+    wait_for(lambda: not follower.alive)
+    assert "the run was deleted" in follower.head()["trouble"] and listener.told
+
+
 def test_the_run_before_is_the_newest_that_has_records():
     short_run("again", steps=50)
     RunFolder.claim("again")
@@ -666,6 +678,26 @@ def test_a_cell_shows_a_run_once_and_a_kernel_has_one_panel_of_it(kernel: Kernel
     (where,) = {message["content"]["data"].get("text/html") for message in kernel.of("display_data")} - {None}
     assert re.fullmatch(r'<div class="h3lab-run h3lab-[0-9a-f]{32}"></div>', where)
     assert not kernel.of("execute_result", "error")
+
+
+def test_an_overlay_is_shown_once_and_a_figure_is_not_overfilled(kernel: Kernel):
+    first, second = short_run("over"), short_run("lay")
+    kernel.run("from paced import Asked; from h3lab.folder import find; from h3lab.worlds import view")
+    kernel.run(f"view('overlay')([Asked(find({first.name!r})), Asked(find({second.name!r}))])")
+    _, picture = kernel.of("display_data")
+    assert picture["content"]["data"]["text/plain"].splitlines()[1].startswith("lay/1  finished")
+    kernel.run(f"view('overlay')([Asked(find({first.name!r}))] * 9)")
+    (said,) = [message["content"]["text"] for message in kernel.of("stream") if message["content"]["name"] == "stdout"]
+    assert "9 runs came; a figure has colours for 8" in said
+
+
+def test_curves_that_nobody_looks_at_are_freed(kernel: Kernel):
+    runs = [short_run("many", steps=5).name for _ in range(5)]
+    kernel.run("from h3lab.ui import display; display.KEPT = 2; from paced import Asked; from h3lab.folder import find")
+    for name in runs:
+        kernel.run(f"display.show(Asked(find({name!r})))")
+    kernel.run("print(len(display._exhibits))")
+    assert kernel.of("stream")[-1]["content"]["text"] == "3\n"
 
 
 def test_a_display_never_raises(kernel: Kernel):

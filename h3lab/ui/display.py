@@ -12,9 +12,12 @@ import contextvars
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from h3lab.errors import UsageError
+from h3lab.ui.curves import RUNS
 from h3lab.ui.follower import Follower, follow
 from h3lab.ui.headline import ended
 
@@ -22,6 +25,9 @@ from h3lab.ui.headline import ended
 PICTURE_SECONDS = 60.0
 #: The first one comes when the curve has a shape, and Matplotlib's import disturbs nobody.
 FIRST_SECONDS = 5.0
+
+#: Exhibits that a kernel keeps though nobody looks at them.
+KEPT = 20
 
 log = logging.getLogger("h3lab.ui")
 
@@ -32,6 +38,8 @@ class Exhibit:
     def __init__(self, *runs: Any) -> None:
         from h3lab.ui.panel import Panel
 
+        if len(runs) > len(RUNS):
+            raise UsageError(f"{len(runs)} runs came; a figure has colours for {len(RUNS)}. Show them in two figures.")
         self.runs = runs
         self.panel = Panel(*runs)
         self.cells: set[str] = set()
@@ -98,6 +106,7 @@ def show(*runs: Any) -> bool:
     try:
         key = tuple(run.folder.path.resolve() for run in runs)
         if key not in _exhibits or _exhibits[key].panel.comm is None:
+            _make_room()
             _exhibits[key] = Exhibit(*runs)
         exhibit = _exhibits[key]
         if cell not in exhibit.cells:
@@ -107,6 +116,33 @@ def show(*runs: Any) -> bool:
         log.exception("cannot show %s", ", ".join(run.name for run in runs))
         print(f"{', '.join(run.name for run in runs)}: not shown, because {type(error).__name__}: {error}")
     return True
+
+
+def _make_room() -> None:
+    """Free the oldest exhibits that nobody looks at, so that a kernel of many runs does not keep all their curves."""
+    for key, exhibit in list(_exhibits.items())[: -KEPT or None]:
+        if not exhibit.panel.watching and all(follower.complete for follower in exhibit.followers):
+            exhibit.close()
+            del _exhibits[key]
+
+
+class Overlay:
+    """Several runs in one figure: shown where a notebook shows it, a line a run elsewhere."""
+
+    def __init__(self, runs: Sequence[Any]) -> None:
+        self.runs = tuple(runs)
+
+    def _ipython_display_(self) -> None:
+        if not show(*self.runs):
+            print(repr(self))
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.runs))
+
+
+def overlay(runs: Sequence[Any]) -> Overlay:
+    """``overlay([run_a, run_b])``: their curves in one figure, at most eight."""
+    return Overlay(runs)
 
 
 def settle(run: Any) -> None:

@@ -58,7 +58,8 @@ class Follower:
     def __init__(self, folder: RunFolder, done: Callable[[Follower], None] = lambda follower: None) -> None:
         self.folder = folder
         self.info = folder.info
-        self.state: dict[str, Any] = {"state": "queued", "attempt": 0, "since": 0.0}
+        self.state = folder.state
+        self.complete = False  # it has ended, and everything was read
         self.columns = Columns()
         self.story = Story(self.info.get("values", {}))
         self.last: Record | None = None
@@ -95,7 +96,7 @@ class Follower:
         """Add a view; the first one starts the thread."""
         with self.lock:
             self._listeners.append(listener)
-            if self._thread is None and not ended(self.state):
+            if self._thread is None and not self.complete:
                 # The context carries which cell shows the run: whatever this thread sends belongs to that cell, not
                 # to the one that happens to run at the time.
                 context = contextvars.copy_context()
@@ -143,7 +144,8 @@ class Follower:
     def _take_in(self) -> bool:
         """Look once; whether the run has ended and this was the rest."""
         try:
-            return self._look()
+            self.complete = self.complete or self._look()
+            return self.complete
         except Exception as error:
             # A folder on a network drive comes back; until then the card says what is wrong, and the thread goes on.
             if not self.trouble:
@@ -158,6 +160,8 @@ class Follower:
         stamps = self._stamps()
         if stamps == self._seen:
             return False
+        if not self.folder.path.exists():
+            raise FileNotFoundError(f"the run was deleted; its folder was {self.folder.path}")
         over = ended(state := self.folder.state)
         changed, self.state, self.trouble = state != self.state, state, ""
         self._read_at = time.monotonic()
