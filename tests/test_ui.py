@@ -331,7 +331,7 @@ def test_the_run_before_is_the_newest_that_has_records():
 def test_a_click_waits_for_nobody_and_is_answered():
     import contextvars
 
-    answers: list[tuple[str, str]] = []
+    answers: list[tuple[str, str, str]] = []
     with paced("clicked", rate=500) as folder:
         run = Asked(folder)
         for verb, values in (("set", {"lr": 1e-4}), ("pause", {}), ("resume", {}), ("stop", {})):
@@ -339,9 +339,25 @@ def test_a_click_waits_for_nobody_and_is_answered():
             assert thread is not threading.current_thread()
             thread.join(20)
         wait_for(lambda: folder.state["state"] == "stopped")
-    assert answers == [("run.set(lr=1e-4)", ""), ("run.pause()", ""), ("run.resume()", ""), ("run.stop()", "")]
+    asked = ["run.set(lr=1e-4)", "run.pause()", "run.resume()", "run.stop()"]
+    assert answers == [(code, "", "") for code in asked], "the journal says the steps"
     events = [(e["event"], e.get("control")) for e in journal.read(folder.journal).events]
     assert events[1:] == [("set", 1), ("pause", 2), ("resume", 3), ("stop", 4)]
+
+
+def test_a_control_of_a_queued_run_is_recorded_and_says_so():
+    import contextvars
+
+    from h3lab.run import Run
+
+    folder = RunFolder.claim("queued")
+    folder.write_info(name="queued", number=1, settings=[setting.to_json() for setting in DECLARED], values={})
+    folder.write_state("queued", attempt=0, message="queued behind 'teacher'")
+    answers: list[tuple[str, str, str]] = []
+    perform(Run(folder), "pause", {}, lambda *a: answers.append(a), contextvars.copy_context()).join(20)
+    ((asked, error, note),) = answers
+    assert (asked, error) == ("run.pause()", "") and note.startswith("recorded: the run is queued")
+    assert folder.controls() == [(1, {"pause": True})]
 
 
 def test_a_refused_control_is_answered_and_logged():
@@ -349,7 +365,7 @@ def test_a_refused_control_is_answered_and_logged():
 
     run, answers = Asked(short_run("refuses")), []
     perform(run, "set", {"lr": "fast"}, lambda *a: answers.append(a), contextvars.copy_context()).join(20)
-    ((asked, error),) = answers
+    ((asked, error, _),) = answers
     assert asked == "run.set(lr='fast')" and "expected a number" in error
     logged = (run.folder.logs / "panel.log").read_text()
     assert "Traceback" in logged and "run.set(lr='fast') from the panel" in logged

@@ -18,8 +18,9 @@ from h3lab.ui.marks import VERBS, code
 
 log = logging.getLogger("h3lab.ui")
 
-#: (code, error): what was asked, and what came of it; the error is empty where it went well.
-Answer = Callable[[str, str], None]
+#: (code, error, note): what was asked, and what came of it; the error is empty where it went well, and the note says
+#: what will come of it where no rank lives that could confirm it.
+Answer = Callable[[str, str, str], None]
 
 
 def perform(
@@ -42,12 +43,13 @@ def perform(
 def _perform(run: Any, verb: str, values: Mapping[str, Any], answer: Answer) -> None:
     asked = code(verb, values)
     try:
-        getattr(run, verb)(**values)
+        said = getattr(run, verb)(**values)
     except Exception as error:
         record(run, f"{asked} from the panel")
-        answer(asked, f"{type(error).__name__}: {error}")
+        answer(asked, f"{type(error).__name__}: {error}", "refused")
     else:
-        answer(asked, "")
+        # What a rank has confirmed stands in the journal, with its step, and comes from there.
+        answer(asked, "", said if str(said).startswith("recorded") else "")
 
 
 def record(run: Any, what: str) -> None:

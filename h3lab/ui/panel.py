@@ -125,8 +125,8 @@ class Panel(anywidget.AnyWidget):
     def _do(self, page: str, wish: dict[str, Any]) -> None:
         verb, asked = wish["verb"], {"page": page, "verb": wish["verb"], "id": wish.get("id")}
 
-        def answer(code: str, error: str) -> None:
-            self.send({"type": "did", **asked, "code": code, "error": error})
+        def answer(code: str, error: str, note: str) -> None:
+            self.send({"type": "did", **asked, "code": code, "error": error, "note": note})
 
         perform(self.runs[0], verb, wish.get("values", {}), answer, self._context)
 

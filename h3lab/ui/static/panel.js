@@ -126,7 +126,9 @@ class Board {
 
   on_news(part, buffers) {
     if (!this.known) return;
+    const before = JSON.stringify(this.runs[0].head.said);
     const whole = this.runs[part.run].take(part, points(buffers[0]));
+    if (JSON.stringify(this.runs[0].head.said) !== before && !this.trouble) this.said = null; // the journal knows more
     this.each((card) => card.update());
     if (!whole && !this.greeted) this.hello(); // a message was missed: ask for everything
   }
@@ -136,10 +138,11 @@ class Board {
     this.each((card) => card.request());
   }
 
-  on_did({ verb, id, code, error }) {
+  on_did({ verb, id, code, error, note }) {
     if (this.asked.get(verb) === id) this.asked.delete(verb);
     // Answers overtake each other: what went wrong stays until the next click. What went well the journal says.
-    if (error) Object.assign(this, { trouble: error, said: code ? { code, note: "refused" } : null });
+    if (error) this.trouble = error;
+    if (note) this.said = { code, note };
     this.each((card) => card.update());
   }
 
