@@ -17,7 +17,7 @@ from h3lab.batch import Batch
 from h3lab.errors import DataError, UsageError
 from h3lab.rows import Rows, digest, identity
 from h3lab.rows import positions as checked
-from h3lab.source import PART_ROWS, fraction
+from h3lab.source import PART_ROWS, fraction, mix
 from h3lab.spec import Spec, Task
 
 if TYPE_CHECKING:
@@ -229,7 +229,8 @@ def _drawn(feed: Feed, seed: int) -> np.ndarray:
     keys = feed._rows.column("keys")
     if keys is None:
         raise DataError("this feed has no row keys, so it cannot be split; give them with Feed.of(..., keys=...).")
-    return fraction(keys if feed._picked is None else keys[feed._picked], seed)
+    # Mixed once more than a source's draw: rows that a source's split has kept would else all fall on one side.
+    return fraction(mix(keys if feed._picked is None else keys[feed._picked]), seed)
 
 
 def _rebuild(parts: list[Batch], spec: Spec, pipeline: Pipeline | None) -> Feed:

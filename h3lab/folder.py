@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,13 @@ class RunFolder:
         if descriptor is not None:
             os.close(descriptor)
         return descriptor is None
+
+    def remove(self) -> None:
+        """Delete it. Renamed first: what a rank or the lab still writes about it goes nowhere, and nothing is written
+        behind the back of who removes it."""
+        aside = self.path.with_name(f".{self.path.name}-{time.time_ns()}")
+        self.path.rename(aside)
+        shutil.rmtree(aside)
 
     def __repr__(self) -> str:
         return f"RunFolder({self.name!r})"

@@ -5,7 +5,6 @@ It knows records, states and controls; it does not know engines. Any number of v
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,8 @@ PATIENCE_SECONDS = 5.0
 
 
 class Run:
-    """What ``lab.train`` returns at once, and ``h3.attach(name)`` finds again.
-
-    ``actor``: the one that was passed to ``lab.train``, which :meth:`wait` and :meth:`stop` load the result into.
-    """
+    """What ``lab.train`` returns at once, and ``h3.attach(name)`` finds again. ``actor``: the one that was passed to
+    ``lab.train``, which :meth:`wait` and :meth:`stop` load the result into."""
 
     def __init__(self, folder: RunFolder, actor: Any = None) -> None:
         self.folder = folder
@@ -152,8 +149,11 @@ class Run:
         """End it after the step that is under way; the model is kept, and loaded into the actor that was passed."""
         said = self._ask("stopped after step {step}", stop=True)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.state not in ENDED and (self.folder.locked or time.monotonic() < deadline):
-            self._rest()
+        while (state := self.state) not in ENDED:
+            # One that is starting has no rank to hear of it yet, but will have.
+            if state != "starting" and not self.folder.locked and time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
         self._load()
         return said
 
@@ -218,7 +218,7 @@ class Run:
         """Remove its folder; a run that has not ended must be stopped first."""
         if self.state not in ENDED:
             raise LabError(f"run {self.name!r} is {self.state}. Stop it first: run.stop().")
-        shutil.rmtree(self.folder.path)
+        self.folder.remove()
 
     def _poll(self) -> None:
         self._reader.poll()

@@ -59,7 +59,6 @@ def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
 def _shown(status: Mapping[str, Any], declared: list[str]) -> list[str]:
     # What a state file knows of itself is no metric.
     known = {"name", "state", "attempt", "since", "pid", "slot", "slots", "host", "message", "error", "stopped_at"}
-    known |= {"since_request"}
     known |= {"steps_per_second", *declared, "loss"}
     found = [name for name in metrics(status) if name not in known]
     held_out = [name for name in found if name.startswith("val_")]

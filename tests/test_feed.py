@@ -279,3 +279,15 @@ def test_another_process_reads_it(tmp_path):
     assert done.returncode == 0, done.stderr
     x, heavy = json.loads(done.stdout)
     assert x == next(feeds()["dense"].epoch(0, batch_size=4, seed=1)).x.tolist() and heavy == []
+
+
+def test_a_feed_of_a_source_s_split_can_be_split_with_the_same_seed():
+    import h3lab as h3
+    from h3lab.feed import Feed
+
+    rng = np.random.default_rng(0)
+    train, _ = h3.read((rng.normal(size=(500, 3)), rng.integers(0, 2, 500))).split(test=0.2, seed=0)
+    keys = np.concatenate([train.keys(part, train.read(part)) for part in train.parts()])
+    feed = Feed.of(rng.normal(size=(len(keys), 3)), np.arange(len(keys)) % 2, keys=keys)
+    rest, held_out = feed.split(0.1, seed=0)
+    assert 0 < len(held_out) < 0.2 * len(feed) and len(rest) + len(held_out) == len(feed)

@@ -44,7 +44,6 @@ def test_a_training_run_in_one_line():
         "state": "training",
         "attempt": 1,
         "since": 9e8,
-        "since_request": 9e8,
         "host": "here",
         "slots": ["slot0"],
         "step": 812,

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing import connection, forkserver, get_context
 from pathlib import Path
 from typing import Any
@@ -77,19 +78,24 @@ def _live(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
             forkserver.connect_to_new_process = _servers[kind].connect_to_new_process  # type: ignore[assignment]
             process.start()
     except Exception as error:
-        Path(log).write_text(f"this child did not start: {type(error).__name__}: {error}\n")
-        write_json(Path(f"{report}.end.json"), {"pid": None, "exit": 1, "at": time.time()})
+        print(f"a {kind} did not start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        _tell(f"{report}.end.json", pid=None, exit=1)
         return
     pid = int(process.pid)
     _children[pid] = process
-    write_json(Path(f"{report}.start.json"), {"pid": pid, "born": processes.born(pid), "at": time.time()})
+    _tell(f"{report}.start.json", pid=pid, born=processes.born(pid))
     connection.wait([process.sentinel])
     with _reading:
         process.join()
     _children.pop(pid, None)
     # What the child has started itself (a data loader's workers) is of its group and must not outlive it.
     _end_group(pid)
-    write_json(Path(f"{report}.end.json"), {"pid": pid, "exit": process.exitcode, "at": time.time()})
+    _tell(f"{report}.end.json", pid=pid, exit=process.exitcode)
+
+
+def _tell(path: str, **values: Any) -> None:
+    with suppress(FileNotFoundError):  # whoever wanted to know has removed the run or the job
+        write_json(Path(path), {**values, "at": time.time()})
 
 
 def _end_group(pid: int) -> None:

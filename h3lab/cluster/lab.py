@@ -255,16 +255,20 @@ class Lab:
 
     def __repr__(self) -> str:
         status: Mapping[str, Any] = self._folder.status
-        slots = ", ".join(
-            f"{slot['name']} {('runs ' + slot['run']) if slot.get('run') else slot['state']}"
-            for slot in status["slots"]
-        )
+        slots = ", ".join(map(told, status["slots"]))
         memory = ""
         with contextlib.suppress(ImportError, OSError):
             import psutil
 
             memory = f"; {psutil.virtual_memory().available / 1e9:.1f} GB free"
         return f"Lab {self._folder.name!r} {status['state']}: {slots or 'no slots'}{memory}"
+
+
+def told(slot: Mapping[str, Any]) -> str:
+    """``slot0 runs digits/3``, ``slot1 silent, runs digits/4``: a slot that is in order need not say so."""
+    state = [] if slot["state"] == "ready" and slot.get("run") else [str(slot["state"])]
+    runs = [f"runs {slot['run']}"] if slot.get("run") else []
+    return f"{slot['name']} {', '.join(state + runs)}"
 
 
 def attach(name: str | None = None) -> Run:

@@ -171,9 +171,9 @@ class Rank:
 
     def _end(self, state: str) -> None:
         training = self._training
-        replace_file(
-            self._folder.result, codec.pack({"step": training.step, "model": result_of(training)}), durable=True
-        )
+        if training.step:
+            tree = {"step": training.step, "model": result_of(training)}
+            replace_file(self._folder.result, codec.pack(tree), durable=True)
         self._tell("end", state=state, step=training.step)
         assert self._journal is not None
         self._journal.close()

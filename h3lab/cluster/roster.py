@@ -62,9 +62,11 @@ class Roster:
 
     def enter(self, folder: RunFolder) -> None:
         """Take a run in; one that is known already stays as it is."""
-        if folder.name in self.entries:
-            return
         info = folder.info
+        known = self.entries.get(folder.name)
+        # A number is given away again once its run was deleted.
+        if known is not None and known.created == float(info["created"]):
+            return
         entry = Entry(folder, int(info["ranks"]), float(info["created"]), Attempt.newest(folder))
         if entry.attempt is not None:
             entry.home = tuple(slot["name"] for slot in entry.attempt.slots)
@@ -89,7 +91,9 @@ class Roster:
     def tick(self) -> None:
         """Look after every run once."""
         for entry in list(self.entries.values()):
-            if entry.attempt is not None:
+            if not entry.folder.path.exists():
+                del self.entries[entry.name]
+            elif entry.attempt is not None:
                 self._alone(self._follow, entry)
         waiting = [entry for entry in self.entries.values() if entry.attempt is None]
         for entry in sorted(waiting, key=lambda entry: (not entry.home, entry.created)):
@@ -232,7 +236,7 @@ class Roster:
         attempt = entry.attempt = Attempt.begin(entry.folder, plan, step)
         names = [slot.name for slot in slots]
         LOG.info("%s: attempt %d begins on %s from step %d", entry.name, attempt.number, ", ".join(names), step)
-        entry.folder.write_state("starting", attempt=attempt.number, step=step, slots=names, since_request=time.time())
+        entry.folder.write_state("starting", attempt=attempt.number, step=step, slots=names)
         for rank, slot in enumerate(slots):
 
             def failed(reason: str, rank: int = rank) -> None:

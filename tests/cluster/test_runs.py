@@ -180,9 +180,7 @@ def test_rows_to_validate_on_travel_by_storage(lab, digits):
 
 def test_raw_rows_are_split_before_anything_is_fitted_as_they_are_here(lab, digits):
     frame = pd.DataFrame(digits[0]).add_prefix("pixel").assign(digit=digits[1])
-    pipeline = h3.Pipeline(
-        h3.Preprocessor("pixels", [f"pixel{i}" for i in range(64)], StandardScaler()), label="digit"
-    )
+    pipeline = h3.Pipeline(h3.Preprocessor("pixels", [f"pixel{i}" for i in range(64)], StandardScaler()), label="digit")
     actor = h3.Actor("raw", h3.TorchModel(network), pipeline, epochs=2, validation=0.25)
     run = lab.train(actor, frame).wait()
     assert timeless(run.records()) == timeless(h3.train(clone(actor), frame))
@@ -225,3 +223,20 @@ def test_watching_several_runs_prints_a_line_each_outside_a_notebook(lab, digits
     assert capsys.readouterr().out.splitlines() == [repr(run)] * 2
     with pytest.raises(UsageError, match=r"h3\.watch\(run"):
         h3.watch([1, 2])
+
+
+def test_a_deleted_run_leaves_its_slot_and_its_number_to_others(lab, digits):
+    for _ in range(3):
+        run = lab.train(h3.Actor("again", h3.TorchModel(network)), digits, epochs=1)
+        for _ in run:
+            pass
+        run.delete()
+    until(lambda: not any(slot["run"] for slot in lab._folder.status["slots"]), what="free slots")
+
+
+def test_a_native_model_stopped_before_it_learned_is_stopped(lab, digits):
+    from sklearn.linear_model import LogisticRegression
+
+    run = lab.train(h3.Actor("early", LogisticRegression()), digits)
+    run.stop()
+    assert run.state in ("stopped", "finished")
