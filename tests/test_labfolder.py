@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from h3lab.cluster.lab import told
 from h3lab.cluster.labfolder import LabFolder, tail
 from h3lab.errors import LabError
 
@@ -70,6 +71,19 @@ def test_answers_that_nobody_fetched_are_swept():
     os.utime(folder.answers / old, (0, 0))
     folder.sweep()
     assert folder.answered(old) is None and folder.answered(new) == {"ends": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("state", "run", "shown"),
+    [
+        ("ready", None, "slot0 ready"),
+        ("ready", "digits/3", "slot0 runs digits/3"),
+        ("silent", "digits/3", "slot0 silent, runs digits/3"),
+        ("failed", None, "slot0 failed"),
+    ],
+)
+def test_a_slot_says_what_it_does_and_what_is_wrong(state, run, shown):
+    assert told({"name": "slot0", "state": state, "run": run}) == shown
 
 
 def test_the_end_of_a_log(tmp_path):
