@@ -11,6 +11,7 @@ import pytest
 
 import h3lab as h3
 from h3lab import cli
+from h3lab.cluster import lab as lab_module
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.errors import EngineLost, LabError
 
@@ -42,6 +43,16 @@ def test_an_engine_that_does_not_start_is_named_with_the_end_of_its_log(other_ho
     # The cure works in the next cell.
     with h3.Lab(engines=1) as lab:
         assert "slot0 ready" in repr(lab)
+
+
+def test_an_engine_that_hangs_is_named_when_the_time_is_over(other_home, tmp_path, monkeypatch):
+    code = 'import signal, sys\nif "ipyparallel.engine" in sys.orig_argv:\n    signal.pause()\n'
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(lab_module, "START_SECONDS", 8.0)
+    with pytest.raises(EngineLost, match=r"(?s)not every engine is ready after.*slot0 is starting"):
+        h3.Lab(engines=1)
+    assert not LabFolder().kept and LabFolder().status["state"] == "ended"
 
 
 def test_leaving_ends_what_was_started_and_waits_for_its_runs(other_home, digits):
