@@ -92,7 +92,7 @@ class Roster:
         """Look after every run once."""
         for entry in list(self.entries.values()):
             if not entry.folder.path.exists():
-                del self.entries[entry.name]
+                self._forget(entry)
             elif entry.attempt is not None:
                 self._alone(self._follow, entry)
         waiting = [entry for entry in self.entries.values() if entry.attempt is None]
@@ -110,9 +110,13 @@ class Roster:
                 LOG.exception("%s: left alone for %g s", entry.name, REST_SECONDS)
                 entry.rest = time.monotonic() + REST_SECONDS
             else:
-                LOG.warning("%s: its folder is gone, so it is forgotten", entry.name)
-                self._end_ranks(entry)
-                del self.entries[entry.name]
+                self._forget(entry)
+
+    def _forget(self, entry: Entry) -> None:
+        LOG.info("%s: its folder is gone, so it is forgotten", entry.name)
+        # A rank writes on into files that have no name any more, until its next snapshot.
+        self._end_ranks(entry)
+        del self.entries[entry.name]
 
     # ---- A run with an attempt ----
 

@@ -1,13 +1,16 @@
 """Laboratories that start, do not start, are started twice, and end: each in a home of its own."""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 
 import h3lab as h3
 from h3lab import cli
@@ -118,22 +121,52 @@ def test_a_keeper_whose_home_was_removed_ends_its_engines(other_home):
         shutil.rmtree(other_home)
 
 
-def test_a_run_whose_journal_is_full_pauses_and_goes_on_when_it_may(other_home, digits, monkeypatch):
-    from h3lab.cluster.launch import Launch
+def left_alone(name):
+    """A run whose lab was ended under it, as when a machine is shut down."""
+    lab = h3.Lab(engines=1)
+    X, y = np.random.default_rng(0).normal(size=(64, 4)), np.arange(64) % 2
+    run = lab.train(h3.Actor(name, SGDClassifier(loss="log_loss")), (X, y), epochs=10**7)
+    until(lambda: run.step > 100, what="a hundred steps")
+    run.snapshot()
+    os.kill(lab._folder.status["pid"], signal.SIGTERM)
+    until(lambda: lab._folder.status["state"] == "ended" and not run.folder.locked, what="the lab has ended")
+    return run
 
-    monkeypatch.setattr(Launch.__init__, "__defaults__", _with_limit(Launch.__init__.__defaults__, 20_000))
-    with h3.Lab(engines=1) as lab:
-        run = lab.train(h3.Actor("full", h3.TorchModel(network)), digits, epochs=100_000)
-        until(lambda: run.state == "paused", what="it pauses")
-        assert next(event for event in run.events if event["event"] == "full")["size"] > 20_000
-        assert "its limit: the run pauses" in run.logs()
-        held = run.step
-        run.resume()
-        until(lambda: run.step > held, what="it goes on")
-        until(lambda: run.state == "paused", what="it pauses again")
-        assert run.step >= 2 * held * 0.9
+
+def test_a_run_that_its_lab_has_left_goes_on_in_the_next_lab(other_home):
+    run = left_alone("left")
+    assert h3.attach("left").step == run.step > 100
+    with pytest.raises(LabError, match=r"left/1.*SIGTERM.*h3\.Lab\(\) starts it again"):
+        run.wait()
+    reached = run.step
+    with h3.Lab() as lab:
+        until(lambda: run.step > reached + 100, what="it goes on")
         run.stop()
+        assert not lab.runs
+    steps = run.frame()["step"].tolist()
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) == run.stopped_at
 
 
-def _with_limit(defaults, size):
-    return tuple(size if value == 10**9 else value for value in defaults)
+def test_a_run_that_its_lab_has_left_can_be_stopped_without_another(other_home):
+    run = left_alone("forgotten")
+    run.stop()
+    assert run.state == "stopped" and 100 <= run.stopped_at <= run.step
+    assert run.actor.score(np.zeros((2, 4)), [0, 1]) == 0.5
+    run.delete()
+
+
+class Telling(LogisticRegression):
+    """Says where it is fitted."""
+
+    def fit(self, X, y, sample_weight=None):
+        print("draws with", os.environ["MPLBACKEND"], "child of", os.environ.get("JPY_PARENT_PID"), "in", os.getcwd())
+        return super().fit(X, y, sample_weight)
+
+
+def test_ranks_have_the_folder_of_the_notebook_and_not_what_ties_it_to_its_page(other_home, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    monkeypatch.chdir(tmp_path)
+    with h3.Lab(engines=1) as lab:
+        run = lab.train(h3.Actor("telling", Telling()), ([[0.0], [1.0]], [0, 1]))
+    assert f"draws with agg child of None in {tmp_path}" in run.logs()
