@@ -226,11 +226,10 @@ class Feed:
 
 
 def _drawn(feed: Feed, seed: int) -> np.ndarray:
-    keys = feed._rows.column("keys")
-    if keys is None:
+    if (keys := feed._rows.column("keys")) is None:
         raise DataError("this feed has no row keys, so it cannot be split; give them with Feed.of(..., keys=...).")
-    # Mixed once more than a source's draw: rows that a source's split has kept would else all fall on one side.
-    return fraction(mix(keys if feed._picked is None else keys[feed._picked]), seed)
+    keys = keys if feed._picked is None else keys[feed._picked]
+    return fraction(mix(keys), seed)  # mixed once more: a source's split of that seed has left all rows on one side
 
 
 def _rebuild(parts: list[Batch], spec: Spec, pipeline: Pipeline | None) -> Feed:
