@@ -155,8 +155,8 @@ def test_a_feed_draws_anew_what_its_source_has_drawn():
     from h3lab.feed import Feed
 
     x = np.arange(2000.0).reshape(1000, 2)
-    _, held = read((x, np.arange(1000))).split(0.3, seed=5)
-    _, out = Feed.of(x, np.arange(1000)).split(0.3, seed=5)
+    _, held = read((x, np.arange(1000.0))).split(0.3, seed=5)
+    _, out = Feed.of(x, np.arange(1000.0)).split(0.3, seed=5)
     both = set(next(iter(held.tables())).column("y").to_pylist()) & set(out.arrays()[1].tolist())
     # Independent draws share .3 * .3 of the rows; one and the same draw would share all of .3.
     assert 0.06 < len(both) / 1000 < 0.12
