@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing.process
 import os
 import signal
 import socket
@@ -26,9 +27,8 @@ _context = get_context("forkserver")
 #: A forkserver for each kind of child; multiprocessing itself knows of one.
 _servers = {"rank": forkserver.ForkServer(), "worker": forkserver.ForkServer()}
 _children: dict[int, Any] = {}
-# Starting a child makes multiprocessing look for others that have ended, and so does a child's own thread: of two that
-# read one exit code, the second finds the pipe empty and invents code 255.
-_reading = threading.Lock()
+_starting = threading.local()  # the kind of child that this thread is starting
+_connect = forkserver.connect_to_new_process
 
 IDLE_SECONDS = 1.0
 
@@ -39,6 +39,8 @@ KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:
 def open_host(home: str) -> dict[str, Any]:
     """Make this engine a host, once; answers who and where it is. The imports go on in the forkserver meanwhile."""
     os.environ["H3LAB_HOME"] = home
+    # The function that a Process asks for its child. In an engine that is not ours others may ask it too.
+    forkserver.connect_to_new_process = _new_process  # type: ignore[assignment]
     for kind, server in _servers.items():
         server.set_forkserver_preload([f"h3lab.cluster.preload_{kind}"])
     _servers["worker"].ensure_running()
@@ -52,6 +54,12 @@ def open_host(home: str) -> dict[str, Any]:
         "python": sys.executable,
         "home_seen": (Path(home) / "keys" / "user.key").exists(),
     }
+
+
+def _new_process(descriptors: list[int]) -> tuple[int, int]:
+    kind = getattr(_starting, "kind", None)
+    connect = _connect if kind is None else _servers[kind].connect_to_new_process
+    return connect(descriptors)
 
 
 def _get_ready() -> None:
@@ -72,11 +80,13 @@ def start(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
 
 def _live(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
     process: Any = _context.Process(target=_child, args=(kind, arguments, log), daemon=False)
+    _starting.kind = kind
     try:
-        with _reading:
-            # The function that Process asks for a child; the lock keeps the two kinds apart.
-            forkserver.connect_to_new_process = _servers[kind].connect_to_new_process  # type: ignore[assignment]
-            process.start()
+        # Without a lock: the first rank waits here for imports, and a worker must not wait with it.
+        process.start()
+        # Each start makes multiprocessing look for children that have ended, and this thread does too: of two that
+        # read one exit code, the second finds the pipe empty and invents code 255. So it shall not know this one.
+        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
     except Exception as error:
         print(f"a {kind} did not start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         _tell(f"{report}.end.json", pid=None, exit=1)
@@ -85,8 +95,7 @@ def _live(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
     _children[pid] = process
     _tell(f"{report}.start.json", pid=pid, born=processes.born(pid))
     connection.wait([process.sentinel])
-    with _reading:
-        process.join()
+    process.join()
     _children.pop(pid, None)
     # What the child has started itself (a data loader's workers) is of its group and must not outlive it.
     _end_group(pid)
