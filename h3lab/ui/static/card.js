@@ -2,7 +2,8 @@
 
 const STATES = {
   queued: ["waiting", "wait"], starting: ["starting", "wait"], training: ["training", "go"], paused: ["paused", "hold"],
-  lost: ["coming back", "hold"], finished: ["finished", "done"], stopped: ["stopped", "done"], failed: ["failed", "bad"],
+  lost: ["coming back", "hold"], finished: ["finished", "done"], stopped: ["stopped", "done"],
+  failed: ["failed", "bad"],
 };
 const OVER = new Set(["finished", "stopped", "failed"]);
 const VERBS = { pause: "❚❚ Pause", resume: "▶ Resume", stop: "■ Stop", snapshot: "⤓ Snapshot" };
@@ -184,15 +185,14 @@ class Card {
 
   tell(head, frozen, said) {
     const last = said ?? head.said ?? { code: "", note: "" }, again = `h3.attach("${head.name}")`;
-    const parts = [element("span", "typed", { textContent: last.code }), element("span", "note", { textContent: last.note && `  # ${last.note}` })];
     const elsewhere = frozen ? `this view is frozen: ${frozen}. To go on, run ` : "elsewhere: ";
     const text = [last.code, last.note, elsewhere, again].join("|");
     if (this.told === text || this.board.runs.length > 1) return;
     this.told = text;
-    this.code.replaceChildren(
-      ...(last.code ? [...parts, element("span", "note", { textContent: "  ·  " })] : []),
-      element("span", "note", { textContent: elsewhere }), element("span", "typed", { textContent: again }),
-    );
+    const note = (textContent) => element("span", "note", { textContent });
+    const typed = (textContent) => element("span", "typed", { textContent });
+    const done = last.code ? [typed(last.code), note(last.note && `  # ${last.note}`), note("  ·  ")] : [];
+    this.code.replaceChildren(...done, note(elsewhere), typed(again));
   }
 }
 
@@ -215,13 +215,15 @@ class Head {
     const [word, kind] = STATES[head.state] ?? [head.state, "wait"];
     write(this.pill, frozen ? "frozen" : word);
     this.pill.dataset.kind = frozen ? "wait" : kind;
-    this.fact("epoch", head.epoch && head.step ? String(head.epoch) : "", head.epochs ? `/${head.epochs.toLocaleString("en")}` : "");
-    this.fact("step", head.step ? head.step.toLocaleString("en") : "");
+    const count = (number) => (number ? Math.round(number).toLocaleString("en") : "");
+    this.fact("epoch", head.step ? count(head.epoch) : "", head.epochs ? `/${count(head.epochs)}` : "");
+    this.fact("step", count(head.step));
     this.fact("loss", head.loss === null ? "" : short(head.loss));
     this.fact("metric", head.value === null ? "" : short(head.value), "", head.metric);
-    this.fact("steps/s", head.rate ? Math.round(head.rate).toLocaleString("en") : "");
+    this.fact("steps/s", count(head.rate));
     this.fact("left", head.left === null ? "" : duration(head.left));
-    write(this.place, [head.message && head.step && !head.cause ? head.message : "", head.place].filter(Boolean).join(" · "));
+    const message = head.step && !head.cause ? head.message : "";
+    write(this.place, [message, head.place].filter(Boolean).join(" · "));
   }
 
   fact(key, value, after = "", label = key) {
@@ -258,7 +260,8 @@ class Title {
     this.choice.replaceChildren(...bases.map((name) => element("option", "", { value: name, textContent: name })));
     this.choice.value = base;
     this.choice.disabled = bases.length < 2;
-    this.legend.replaceChildren(note, ...keys.map(([kind, name]) => element("span", "key", {}, element("i", `line h3-${kind}`), name)));
+    const key = ([kind, name]) => element("span", "key", {}, element("i", `line h3-${kind}`), name);
+    this.legend.replaceChildren(note, ...keys.map(key));
   }
 
   keys(base, run, past) {

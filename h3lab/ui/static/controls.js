@@ -5,7 +5,8 @@ class Controls {
     this.board = board;
     this.buttons = Object.fromEntries(Object.keys(VERBS).map((verb) => [verb, this.button(verb)]));
     this.settings = element("div", "settings");
-    this.root = element("div", "controls", {}, element("div", "buttons", {}, ...Object.values(this.buttons)), this.settings);
+    const buttons = element("div", "buttons", {}, ...Object.values(this.buttons));
+    this.root = element("div", "controls", {}, buttons, this.settings);
     this.fields = new Map();
   }
 
@@ -43,13 +44,15 @@ class Field {
     this.input.addEventListener("keydown", (event) => event.key === "Enter" && this.input.blur());
     this.range = this.buildRange();
     const label = element("span", "", { textContent: setting.name });
-    this.root = element("label", "label", { title: setting.help || setting.name }, label, ...(this.range ? [this.range] : []), this.input);
+    const parts = [label, this.range, this.input].filter(Boolean);
+    this.root = element("label", "label", { title: setting.help || setting.name }, ...parts);
     this.root.dataset.setting = setting.name;
   }
 
   build() {
     const { kind, choices } = this.setting;
-    if (choices) return element("select", "choice", {}, ...choices.map((c) => element("option", "", { value: c, textContent: c })));
+    const option = (value) => element("option", "", { value, textContent: value });
+    if (choices) return element("select", "choice", {}, ...choices.map(option));
     if (kind === "bool") return element("input", "check", { type: "checkbox" });
     return element("input", "value", { type: "text", inputMode: kind === "str" ? "text" : "decimal", size: 6 });
   }
@@ -96,7 +99,8 @@ class Field {
   show(value, frozen, asked) {
     this.input.disabled = frozen;
     if (this.range) this.range.disabled = frozen;
-    if (value === this.current || asked || document.activeElement === this.input || this.range?.matches(":active")) return;
+    const held = document.activeElement === this.input || this.range?.matches(":active");
+    if (value === this.current || asked || held) return;
     this.current = value;
     if (this.setting.kind === "bool") this.input.checked = value;
     else this.input.value = this.text(value);

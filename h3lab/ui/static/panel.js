@@ -33,7 +33,7 @@ class Board {
     this.observer = new MutationObserver(() => (this.looking ??= setTimeout(look, 30)));
     this.observer.observe(document.body, { childList: true, subtree: true });
     this.theme = new MutationObserver(() => this.each((card) => card.recolor()));
-    this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
+    this.theme.observe(document.body, { attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
     this.clock = setInterval(() => this.tick(), 1000);
     look();
   }
@@ -184,7 +184,8 @@ class Board {
     } else if (moving && silent > QUIET_MS && Date.now() - this.seen > QUIET_MS) {
       this.see();
     }
-    const late = moving && silent > QUIET_MS + ANSWER_MS ? `no answer from the kernel for ${duration(silent / 1000)}` : "";
+    const silence = moving && silent > QUIET_MS + ANSWER_MS;
+    const late = silence ? `no answer from the kernel for ${duration(silent / 1000)}` : "";
     if (late || this.late) {
       [this.trouble, this.late] = [late, late];
       this.each((card) => card.update());
@@ -219,7 +220,8 @@ async function load(version, documents, script) {
   if (!globalThis.Bokeh?.[version]) {
     const url = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
     await new Promise((resolve, reject) => {
-      document.head.append(Object.assign(document.createElement("script"), { src: url, onload: resolve, onerror: reject }));
+      const tag = Object.assign(document.createElement("script"), { src: url, onload: resolve, onerror: reject });
+      document.head.append(tag);
     });
     URL.revokeObjectURL(url);
   }

@@ -180,7 +180,8 @@ class Plot {
 
   marks(runs, start, end) {
     const marks = runs.length === 1 ? runs[0].marks : [], width = this.slots[0].clientWidth - 58;
-    this.fill("left.marks", JSON.stringify([marks, start, end, width, this.colors]), () => this.marked(marks, start, end, width));
+    const version = JSON.stringify([marks, start, end, width, this.colors]);
+    this.fill("left.marks", version, () => this.marked(marks, start, end, width));
   }
 
   marked(marks, start, end, width) {

@@ -62,7 +62,8 @@ class Bins {
     let power = 0;
     while ((end - begin) / 2 ** power > Math.min(room, BINS)) power += 1;
     begin -= begin % 2 ** power;
-    if (power !== this.power || begin !== this.begin || this.rewritten !== this.series.rewritten) this.reset(power, begin);
+    const moved = power !== this.power || begin !== this.begin;
+    if (moved || this.rewritten !== this.series.rewritten) this.reset(power, begin);
     const width = 2 ** power;
     this.end = end;
     this.full = Math.min(this.full, Math.floor((end - begin) / width));
