@@ -562,6 +562,26 @@ def test_a_picture_of_a_long_run_is_small():
     assert bundle["text/plain"].startswith("hundred-thousand/1  finished  epoch 20/20  loss ")
 
 
+def test_a_picture_keeps_the_colour_of_a_mark():
+    import io
+
+    from PIL import Image, ImageColor
+
+    from h3lab.ui.curves import GOOD, MARK
+    from h3lab.ui.picture import png
+
+    columns = Columns()
+    noise = np.random.default_rng(0).random(500)
+    for s in range(1, 500):  # a picture with so many colours that a palette has to leave some out
+        held_out = {"val_loss": 200 / (s + 99), "val_accuracy": s / 500} if s % 20 == 0 else {}
+        columns.extend([{"step": s, "loss": 200 / (s + 99) + 0.2 * noise[s], **held_out}])
+    head = headline({"name": "a"}, {"state": "paused"}, columns, {"step": 499, "epoch": 1}, None)
+    marks = [{"step": 200, "kind": "set", "text": ""}, {"step": 300, "kind": "snapshot", "text": ""}]
+    seen = np.asarray(Image.open(io.BytesIO(png(head, columns, marks))).convert("RGB")).reshape(-1, 3).astype(int)
+    for color in (MARK, GOOD[0]):
+        assert np.abs(seen - ImageColor.getrgb(color)).max(axis=1).min() < 30, f"{color} is in the picture"
+
+
 @pytest.mark.parametrize("state", ["queued", "failed"])
 def test_a_run_without_records_has_a_picture(state: str):
     from h3lab.ui.display import mimebundle
