@@ -17,7 +17,7 @@ from .conftest import network, timeless, until
 
 def test_wait_loads_the_result_into_the_actor_that_was_passed(lab, digits):
     actor = h3.Actor("passed", h3.TorchModel(network))
-    run = lab.train(actor, digits, epochs=200)
+    run = lab.train(actor, digits, epochs=100_000)
     with pytest.raises(NotFittedError, match=r"run\.wait\(\)"):
         actor.predict(digits[0])
     until(lambda: run.step > 3)
@@ -85,7 +85,7 @@ def test_a_failure_has_the_remote_traceback(lab, digits):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_snapshot(lab, digits):
     run = lab.train(
-        h3.Actor("nan", h3.TorchModel(network, optimizer="sgd")), digits, lr=1e-3, epochs=50, snapshot_every=5
+        h3.Actor("nan", h3.TorchModel(network, optimizer="sgd")), digits, lr=1e-3, epochs=100_000, snapshot_every=5
     )
     until(lambda: run.step > 10)
     run.set(lr=1e30)
@@ -199,7 +199,8 @@ def test_a_full_journal_pauses_its_run_and_resume_makes_room(lab, digits, monkey
     run = lab.train(h3.Actor("full", h3.TorchModel(network)), digits, epochs=100_000)
     until(lambda: run.state == "paused", what="the pause")
     full = next(e for e in run.events if e["event"] == "full")
-    assert 2e4 < full["size"] < 4e4 and "run.resume()" in run.logs()
+    # It is looked at after each write, and a tenth of a second is written at once.
+    assert 2e4 < full["size"] < 1e6 and "run.resume()" in run.logs()
     run.resume()
     until(lambda: run.step > full["step"] + 20, what="it goes on")
     until(lambda: run.state == "paused", what="the next pause")
