@@ -27,10 +27,11 @@ _context = get_context("forkserver")
 #: A forkserver for each kind of child; multiprocessing itself knows of one.
 _servers = {"rank": forkserver.ForkServer(), "worker": forkserver.ForkServer()}
 _children: dict[int, Any] = {}
+_wanted: set[str] = set()  # reports of children that were asked for and are not there yet
 _starting = threading.local()  # the kind of child that this thread is starting
 _connect = forkserver.connect_to_new_process
 
-IDLE_SECONDS = 1.0
+IDLE_SECONDS = 2.0
 
 #: What a child may run: kind → module and function. Nothing else can be asked for.
 KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:run_worker"}
@@ -68,13 +69,15 @@ def _get_ready() -> None:
     idle = 0
     while idle < IDLE_SECONDS * 10:
         time.sleep(0.1)
-        idle = 0 if _children else idle + 1
+        # A child that is asked for may still wait for the imports of its own forkserver.
+        idle = 0 if _children or _wanted else idle + 1
     _servers["rank"].ensure_running()
 
 
 def start(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
     """Start a child; returns at once, though the first one of its kind waits for imports. Output goes to the file
     ``log``; ``<report>.start.json`` is there once it lives, ``<report>.end.json`` once it has ended."""
+    _wanted.add(report)
     threading.Thread(target=_live, args=(kind, arguments, log, report), name=f"child {report}", daemon=True).start()
 
 
@@ -89,10 +92,12 @@ def _live(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
         multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
     except Exception as error:
         print(f"a {kind} did not start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        _wanted.discard(report)
         _tell(f"{report}.end.json", pid=None, exit=1)
         return
     pid = int(process.pid)
     _children[pid] = process
+    _wanted.discard(report)
     _tell(f"{report}.start.json", pid=pid, born=processes.born(pid))
     connection.wait([process.sentinel])
     process.join()
