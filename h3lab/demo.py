@@ -35,10 +35,10 @@ METRICS = {"accuracy": True, "negative log-likelihood": False, "calibration erro
 INTRODUCTION = """Text messages, spam or not. A network learns from all labels. Two students see about a hundred of
 them, and learn from those alone, or from the network's answers as well."""
 FITTED = "merged: fitted on all parts at once, to what scikit-learn finds on all rows; column: on the whole column."
-CAUTION = """Each student is compared with the same student alone, on messages that none has seen, over several seeds,
-which draw the labelled messages as well as the initial weights. The gain is the mean over these pairs (positive is
-better) with its 95 % interval; it is called a gain or a loss only where the interval leaves zero out. The teacher is
-the same one throughout, so the verdict is about being taught by this one."""
+CAUTION = """Each student is compared with the same student alone, on held-out messages, over seeds that draw the
+labels seen as well as the weights. The gain is the mean of these pairs (positive is better) with its 95 % interval; it
+is called a gain or a loss only where the interval leaves zero out. One teacher throughout. How many labels a student
+sees was chosen with a look at these very messages, so the sizes are optimistic: docs/distillation.md has others."""
 
 
 def pipeline() -> Any:
