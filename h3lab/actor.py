@@ -167,6 +167,11 @@ class Actor(BaseEstimator):
 
         return save(self, path)
 
+    def check(self, lab: Any) -> list[str]:
+        """What of it would not reach the engines of a lab, and why, a line each; an empty list where all does."""
+        found: list[str] = lab.check(self)
+        return found
+
     @property
     def task(self) -> Task | None:
         """The task as learned; else as the pipeline or the model's kind says; None where the labels will tell."""

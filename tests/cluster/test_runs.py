@@ -101,8 +101,8 @@ def test_a_model_that_cannot_travel_is_named(lab, digits):
     actor = h3.Actor("stuck", h3.TorchModel(lambda spec: (lock, network(spec))[1]))
     with pytest.raises(TravelError, match=r"actor\.model\._build\.<lock>"):
         lab.train(actor, digits)
-    assert "lock" in lab.check(actor)[0]
-    assert lab.check(h3.Actor("fine", h3.TorchModel(network))) == []
+    assert "lock" in actor.check(lab)[0]
+    assert h3.Actor("fine", h3.TorchModel(network)).check(lab) == []
 
 
 def test_an_edited_local_module_is_what_the_engine_runs(lab, digits, tmp_path, monkeypatch):
