@@ -29,7 +29,7 @@ import h3lab as h3
 
 RATE, SECONDS, PAIRS, WINDOW = 1000.0, 20, 10, 6
 SHOW = "import h3lab as h3\nrun = h3.attach({!r})\nrun"
-SHOW_FOLDER = "from paced import Asked; from h3lab.folder import find; run = Asked(find({!r})); run"
+SHOW_FOLDER = "from paced import Asked; from h3lab.running.folder import find; run = Asked(find({!r})); run"
 CLOSE = "from h3lab.ui import display\nfor exhibit in display._exhibits.values():\n    exhibit.close()"
 LOOP = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
 

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from h3lab.feed import Feed, open_feed
+from h3lab.feeds.feed import Feed, open_feed
 
 ROOT = Path(__file__).resolve().parent.parent
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -106,9 +106,9 @@ def measure(size: int, turns: int, x: np.ndarray, y: np.ndarray, stored: Feed) -
 
 FIRST = """
 import sys, time
-import numpy as np, h3lab.feed
+import numpy as np, h3lab.feeds.feed
 started = time.perf_counter()
-feed = h3lab.feed.open_feed(sys.argv[1])
+feed = h3lab.feeds.feed.open_feed(sys.argv[1])
 opened = time.perf_counter()
 batch = next(feed.epoch(0, batch_size=64))
 print(f"  opened in {opened - started:.3f} s, first shuffled batch after {time.perf_counter() - started:.3f} s")

@@ -28,13 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.feed import open_feed
+from h3lab.feeds.feed import open_feed
 
 NUMBERS = [f"n{i}" for i in range(20)]
 CATEGORIES = {"c0": 5, "c1": 10, "c2": 30, "c3": 100, "c4": 500}
 WORDS = 20_000
 PRELOADED = [
-    "h3lab.passes",
+    "h3lab.preparing.passes",
     "h3lab.workers.text",
     "h3lab.workers.encoders",
     "h3lab.stores.columns",
@@ -123,8 +123,8 @@ def by_h3lab(data: Path, out: Path, lab: bool, width: int) -> dict[str, Any]:
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     import h3lab as h3
-    from h3lab.executor import Here
-    from h3lab.preparing import prepare
+    from h3lab.preparing.executor import Here
+    from h3lab.preparing.prepare import prepare
 
     pipeline = h3.Pipeline(
         h3.Preprocessor("numbers", NUMBERS, StandardScaler()),

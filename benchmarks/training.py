@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import h3lab as h3
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 
 BATCH = 64
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,11 +5,11 @@ from .actor import load as load
 from .backends._torch import TorchModel as TorchModel
 from .cluster.lab import Lab as Lab
 from .cluster.lab import attach as attach
-from .feed import open_feed as open_feed
-from .listing import runs as runs
+from .feeds.feed import open_feed as open_feed
 from .pipeline import Pipeline as Pipeline
 from .pipeline import Preprocessor as Preprocessor
+from .running.listing import runs as runs
+from .running.watching import watch as watch
 from .sources import read as read
-from .training import train as train
+from .training.loop import train as train
 from .transfer import Distill as Distill
-from .watching import watch as watch

@@ -13,13 +13,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
 
-from h3lab import arrays, estimator, intake, validation, worlds
+from h3lab import estimator, worlds
 from h3lab.errors import UsageError
-from h3lab.feed import Feed
+from h3lab.feeds import arrays
+from h3lab.feeds.feed import Feed
 from h3lab.model import Model
 from h3lab.options import Options
 from h3lab.settings import Settings
 from h3lab.spec import Spec, Task
+from h3lab.training import intake, validation
 
 if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
@@ -67,7 +69,7 @@ class Actor(BaseEstimator):
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Actor:
         """Learn from (X, y), from raw rows where there is a pipeline, or from a Feed; from fresh parameters."""
-        from h3lab.training import train
+        from h3lab.training.loop import train
 
         alone = y is None and sample_weight is None
         for _ in train(self, X if alone and (isinstance(X, Feed) or self.pipeline) else (X, y, sample_weight)):
@@ -78,8 +80,8 @@ class Actor(BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> Actor:
         """One pass over these rows, in batches, from where learning stands. ``classes``: all labels, at the first call
         where y does not show each."""
-        from h3lab.schedule import Schedule
-        from h3lab.training import Training
+        from h3lab.training.loop import Training
+        from h3lab.training.schedule import Schedule
 
         first = not self.learned
         model: Model = worlds.wrap(clone(self.model, safe=False)) if first else self.model_

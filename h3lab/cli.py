@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from h3lab.errors import H3labError, RunFailed, UsageError
-from h3lab.folder import ENDED, folders
+from h3lab.running.folder import ENDED, folders
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -101,7 +101,7 @@ def _ps(options: argparse.Namespace) -> int:
 
 
 def _row(folder: Any) -> dict[str, Any]:
-    from h3lab.run import Run
+    from h3lab.running.run import Run
 
     run = Run(folder)
     status = {name: value for name, value in run.status().items() if isinstance(value, str | int | float | type(None))}
@@ -152,7 +152,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _rm(options: argparse.Namespace) -> int:
-    from h3lab.run import Run
+    from h3lab.running.run import Run
 
     if not options.runs and not options.older_than:
         raise UsageError("name the runs to remove, or give --older-than 30d.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from h3lab.feed import Feed
+    from h3lab.feeds.feed import Feed
     from h3lab.source import Source
 
 #: Columns and classes beyond these are counted, not listed.

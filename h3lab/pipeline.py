@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from h3lab import chain, portrait, worlds
+from h3lab import worlds
 from h3lab.batch import Batch
-from h3lab.cells import Cells, as_table, check_columns
 from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError
-from h3lab.fingerprints import fingerprint
-from h3lab.labels import encode, null_labels, present
+from h3lab.preparing import chain, portrait
+from h3lab.preparing.cells import Cells, as_table, check_columns
+from h3lab.preparing.labels import encode, null_labels, present
 from h3lab.preprocessor import Preprocessor as Preprocessor
+from h3lab.serial.fingerprints import fingerprint
 from h3lab.spec import Spec, Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Fitted:
 
 class Pipeline:
     """Preprocessors, label and task. It is a value: nothing here changes it, or the workers it was given;
-    ``h3lab.preparing`` and ``Lab.prepare`` make a fitted one, which ``feed.pipeline`` holds.
+    ``h3lab.preparing.prepare`` and ``Lab.prepare`` make a fitted one, which ``feed.pipeline`` holds.
 
     ``label``: the label's column. ``task``: None lets the label decide (strings, booleans, categories and whole
     numbers: classification; floats: regression). ``weight``: a column of row weights. ``join``: ``"concat"`` for one
@@ -190,14 +191,14 @@ class Pipeline:
 
     def to_document(self) -> dict[str, Any]:
         """A codec tree, workers as skops bytes; nothing in it is a pickle."""
-        from h3lab import documents
+        from h3lab.serial import documents
 
         return documents.to_document(self)
 
     @staticmethod
     def from_document(tree: Mapping[str, Any], types: Iterable[Any] = ()) -> Pipeline:
         """The inverse. ``types``: classes and functions of your own that the workers use; Untrusted names them."""
-        from h3lab import documents
+        from h3lab.serial import documents
 
         return documents.from_document(tree, types)
 

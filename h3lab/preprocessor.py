@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from h3lab import portrait
-from h3lab.cells import select
 from h3lab.errors import UsageError
+from h3lab.preparing import portrait
+from h3lab.preparing.cells import select
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from h3lab import codec, worlds
+from h3lab import worlds
 from h3lab.errors import DamagedData, ModelError, NotFittedError, StorageError
 from h3lab.home import replace_file
+from h3lab.serial import codec
 from h3lab.spec import Spec
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _settings(actor: Actor) -> str:
 
 
 def _line(path: Path, model: dict[str, Any], pipeline: Any) -> str:
-    from h3lab.documents import types_of
+    from h3lab.serial.documents import types_of
 
     names = dict.fromkeys([*model["types"], *(kind.__name__ for kind in (types_of(pipeline) if pipeline else ()))])
     build = f", build={model['build']}" if model["build"] else ""

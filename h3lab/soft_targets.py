@@ -17,14 +17,14 @@ import numpy as np
 from h3lab import worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UsageError
-from h3lab.feed import Feed
-from h3lab.fingerprints import fingerprint
+from h3lab.feeds.feed import Feed
+from h3lab.feeds.rows import Rows
 from h3lab.home import replace_file, room
 from h3lab.model import Model
-from h3lab.rows import Rows
+from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Source
 from h3lab.spec import Spec
-from h3lab.validation import ROWS_AT_A_TIME, check_same, log_softmax, logits_of
+from h3lab.training.validation import ROWS_AT_A_TIME, check_same, log_softmax, logits_of
 
 #: Answers in memory, newest last: a session that tries many students asks for the same ones again and again.
 _KEPT: OrderedDict[str, np.ndarray] = OrderedDict()

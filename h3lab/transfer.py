@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.errors import UnknownName, UsageError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.settings import Setting, Settings
 
 _SETTINGS = (

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from h3lab.folder import ENDED, RunFolder
-from h3lab.journal import Writer, read
+from h3lab.running.folder import ENDED, RunFolder
+from h3lab.running.journal import Writer, read
 from h3lab.settings import Setting, Settings
 from h3lab.worlds import view
 
@@ -193,7 +193,7 @@ def paced(name: str, **options: Any) -> Iterator[RunFolder]:
     )
     try:
         assert process.stdout is not None
-        from h3lab.folder import find
+        from h3lab.running.folder import find
 
         yield find(process.stdout.readline().strip())
     finally:

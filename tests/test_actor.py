@@ -26,12 +26,12 @@ from torch import nn
 from h3lab.actor import Actor
 from h3lab.backends._torch import TorchModel
 from h3lab.errors import DataError, NotFittedError, SpecMismatch, UnknownName, UsageError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.pipeline import Pipeline
-from h3lab.preparing import prepare
+from h3lab.preparing.prepare import prepare
 from h3lab.preprocessor import Preprocessor
 from h3lab.sources import read
-from h3lab.training import train
+from h3lab.training.loop import train
 
 DIGITS, CLASSES = load_digits(return_X_y=True)
 X, y = (DIGITS[:300] / 16).astype(np.float32), CLASSES[:300]

@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from h3lab.errors import DataError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 
 X = np.arange(12.0).reshape(6, 2)
 

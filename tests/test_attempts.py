@@ -3,7 +3,7 @@
 import pytest
 
 from h3lab.cluster.attempt import TRIES, Attempt, attempts, stuck, verdict
-from h3lab.folder import RunFolder
+from h3lab.running.folder import RunFolder
 
 
 def error(at, released=False, **more):

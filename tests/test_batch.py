@@ -6,7 +6,7 @@ from scipy import sparse
 
 from h3lab.batch import Batch, dense, free_memory, rows_of, take
 from h3lab.errors import DataError
-from h3lab.rows import batch_of, columns
+from h3lab.feeds.rows import batch_of, columns
 
 
 def forms() -> dict[str, object]:

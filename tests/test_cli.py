@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from h3lab import cli, journal
+from h3lab import cli
 from h3lab.errors import UsageError
-from h3lab.folder import RunFolder
+from h3lab.running import journal
+from h3lab.running.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from h3lab import codec
 from h3lab.errors import DamagedData
+from h3lab.serial import codec
 
 DTYPES = st.one_of(
     npst.boolean_dtypes(),

@@ -11,7 +11,7 @@ import pytest
 
 import h3lab as h3
 from h3lab import demo
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 
 DATA = Path(h3.__file__).parent / "data"
 
@@ -125,10 +125,10 @@ def test_the_calibration_error_of_one_constant_answer_is_its_distance_from_the_t
 
 
 def test_another_draw_of_messages_is_another_hundred():
-    import h3lab.preparing
+    import h3lab.preparing.prepare
 
     rows = h3.read(demo.MESSAGES).split(test=0.2, seed=0)[0]
-    feed = h3lab.preparing.prepare(demo.pipeline(), rows)
+    feed = h3lab.preparing.prepare.prepare(demo.pipeline(), rows)
     draws = [set(feed.split(demo.LABELLED / len(feed), seed=seed)[1].batch(slice(None)).keys) for seed in (1, 2)]
     assert all(60 < len(draw) < 140 for draw in draws)
     assert len(draws[0] & draws[1]) < 20

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from h3lab import epochs
-from h3lab.feed import Feed
+from h3lab.feeds import epochs
+from h3lab.feeds.feed import Feed
 
 
 def feed_of(count: int, form: str = "dense") -> Feed:

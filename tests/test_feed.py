@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import h3lab.feed
-from h3lab import signed
+import h3lab.feeds.feed
 from h3lab.errors import DamagedData, DataError, StorageError, UsageError
-from h3lab.feed import Feed, open_feed
-from h3lab.rows import Rows
+from h3lab.feeds.feed import Feed, open_feed
+from h3lab.feeds.rows import Rows
+from h3lab.serial import signed
 from h3lab.source import row_keys
 
 X = np.arange(60.0).reshape(20, 3)
@@ -59,7 +59,7 @@ def same(one: Feed, two: Feed) -> bool:
 
 
 def test_the_examples_run():
-    assert doctest.testmod(h3lab.feed).failed == 0
+    assert doctest.testmod(h3lab.feeds.feed).failed == 0
 
 
 def test_stored_and_opened_it_is_the_same(feed, tmp_path):
@@ -269,7 +269,7 @@ def test_another_process_reads_it(tmp_path):
     """Without scikit-learn, pandas or Arrow: a rank reads rows before any of them is needed."""
     feeds()["dense"].store(tmp_path)
     code = (
-        "import sys, json; from h3lab.feed import open_feed; feed = open_feed(sys.argv[1]);"
+        "import sys, json; from h3lab.feeds.feed import open_feed; feed = open_feed(sys.argv[1]);"
         "batch = next(feed.epoch(0, batch_size=4, seed=1));"
         "print(json.dumps([batch.x.tolist(), [m for m in ('sklearn', 'pandas', 'pyarrow') if m in sys.modules]]))"
     )
@@ -283,7 +283,7 @@ def test_another_process_reads_it(tmp_path):
 
 def test_a_feed_of_a_source_s_split_can_be_split_with_the_same_seed():
     import h3lab as h3
-    from h3lab.feed import Feed
+    from h3lab.feeds.feed import Feed
 
     rng = np.random.default_rng(0)
     train, _ = h3.read((rng.normal(size=(500, 3)), rng.integers(0, 2, 500))).split(test=0.2, seed=0)

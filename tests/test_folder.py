@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-from h3lab import folder
 from h3lab.errors import H3labError, RunNotFound, UnknownName, UsageError
-from h3lab.folder import STATES, RunFolder, find, folders
+from h3lab.running import folder
+from h3lab.running.folder import STATES, RunFolder, find, folders
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_numbers_count_from_one(home):
 
 
 def test_a_number_is_given_once():
-    code = "from h3lab.folder import RunFolder\nprint(*[RunFolder.claim('busy').path.name for _ in range(20)])"
+    code = "from h3lab.running.folder import RunFolder\nprint(*[RunFolder.claim('busy').path.name for _ in range(20)])"
     children = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     numbers = [int(n) for child in children for n in child.communicate(timeout=60)[0].split()]
     assert sorted(numbers) == list(range(1, 61))
@@ -119,7 +119,7 @@ def test_many_viewers_ask_at_once():
 HOLDS = """
 import sys
 from pathlib import Path
-from h3lab.folder import RunFolder
+from h3lab.running.folder import RunFolder
 print(RunFolder(Path(sys.argv[1])).lock() is not None, flush=True)
 sys.stdin.read()
 """

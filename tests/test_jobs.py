@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from h3lab import signed
 from h3lab.cluster import jobs
 from h3lab.cluster.jobs import Job, sweep
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.worker import run_worker
 from h3lab.home import write_json
+from h3lab.serial import signed
 
 
 @pytest.fixture

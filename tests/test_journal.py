@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from h3lab import journal
-from h3lab.journal import Cursor, Reader, Writer
+from h3lab.running import journal
+from h3lab.running.journal import Cursor, Reader, Writer
 
 
 def record(step, **values):
@@ -175,7 +175,7 @@ def test_what_is_no_number_comes_through(tmp_path):
 WRITES_FOR_EVER = """
 import sys
 from pathlib import Path
-from h3lab.journal import Writer
+from h3lab.running.journal import Writer
 writer = Writer(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
 step = int(sys.argv[3])
 while True:
@@ -208,7 +208,7 @@ def test_a_writer_that_is_killed_leaves_whole_records(tmp_path):
 FILLS_THE_DISK = """
 import resource, sys
 from pathlib import Path
-from h3lab import journal
+from h3lab.running import journal
 journal.FLUSH_SECONDS = -1.0
 writer = journal.Writer(Path(sys.argv[1]), 1, 1)
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -17,7 +17,7 @@ from h3lab.actor import Actor
 from h3lab.cluster.launch import Launch, own_modules
 from h3lab.cluster.travel import _modules, check, culprit
 from h3lab.errors import TravelError, Untrusted
-from h3lab.folder import RunFolder
+from h3lab.running.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from h3lab.codec import pack, unpack
 from h3lab.errors import DataError, ModelError, NotFittedError, UnknownName, Untrusted, UsageError
 from h3lab.pipeline import Pipeline, Preprocessor
-from h3lab.preparing import prepare
+from h3lab.preparing.prepare import prepare
+from h3lab.serial.codec import pack, unpack
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, TargetEncoder
 
 from h3lab.errors import DamagedData, DataError, StorageError, UnknownName, UsageError
-from h3lab.feed import Feed, open_feed
+from h3lab.feeds.feed import Feed, open_feed
 from h3lab.pipeline import Pipeline, Preprocessor
-from h3lab.preparing import prepare
+from h3lab.preparing.prepare import prepare
 
 
 def frame(rows: int = 120, seed: int = 0) -> pd.DataFrame:
@@ -448,7 +448,7 @@ FULL = """
     from cuts import CutSource, Pickling
     from h3lab.errors import StorageError
     from h3lab.pipeline import Pipeline, Preprocessor
-    from h3lab.preparing import prepare
+    from h3lab.preparing.prepare import prepare
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     rows = pd.DataFrame({"x": np.arange(40_000.0), "t": ["some words here"] * 40_000})
@@ -476,7 +476,7 @@ KILLED = """
     import numpy as np, pandas as pd
     from cuts import CutSource
     from h3lab.pipeline import Pipeline, Preprocessor
-    from h3lab.preparing import prepare
+    from h3lab.preparing.prepare import prepare
     from sklearn.decomposition import PCA
 
     class Fatal:
@@ -506,7 +506,7 @@ def test_after_a_kill_the_old_feed_is_there_and_the_next_run_cleans_up(tmp_path:
 
 
 def test_a_living_workroom_is_left_alone(tmp_path: Path) -> None:
-    from h3lab.workroom import clear, workroom
+    from h3lab.preparing.workroom import clear, workroom
 
     with workroom(tmp_path) as mine:
         clear(tmp_path)
@@ -530,7 +530,7 @@ def test_a_living_workroom_is_left_alone(tmp_path: Path) -> None:
     ids=["array", "objects", "csr", "frame"],
 )
 def test_inputs_are_kept_as_they_are(tmp_path: Path, x: Any) -> None:
-    from h3lab.workroom import keep, kept
+    from h3lab.preparing.workroom import keep, kept
 
     keep(tmp_path / "x", x)
     y = kept(tmp_path / "x")
@@ -578,7 +578,7 @@ def test_reusing_reads_no_row(tmp_path: Path) -> None:
 
 def test_memory_that_parts_have_used_is_given_back() -> None:
     """Blocks below malloc's limit for maps stay in the heap when they are freed, as long as one behind them lives."""
-    from h3lab.heap import WORTH_BYTES, give_back
+    from h3lab.preparing.heap import WORTH_BYTES, give_back
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -10,8 +10,8 @@ from torch import nn
 
 from h3lab.actor import Actor
 from h3lab.backends._torch import TorchModel
-from h3lab.feed import Feed
-from h3lab.training import train
+from h3lab.feeds.feed import Feed
+from h3lab.training.loop import train
 from h3lab.transfer import Distill
 
 # 61 rows in batches of 20: the last batch has one row, so one of the ranks has none.

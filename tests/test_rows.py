@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from h3lab.batch import Batch
-from h3lab.rows import Rows, columns, concatenate, identity, is_sparse
+from h3lab.feeds.rows import Rows, columns, concatenate, identity, is_sparse
 
 
 def whole(count: int, form: str) -> Batch:

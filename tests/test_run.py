@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 from sklearn.linear_model import SGDClassifier
 
-from h3lab import codec, journal, listing, results, snapshots
 from h3lab.actor import Actor
 from h3lab.cluster.launch import Launch
 from h3lab.errors import LabError, NotFittedError, RunFailed, UnknownName
-from h3lab.feed import Feed
-from h3lab.folder import RunFolder
+from h3lab.feeds.feed import Feed
 from h3lab.home import replace_file
-from h3lab.run import Run
+from h3lab.running import journal, listing, results, snapshots
+from h3lab.running.folder import RunFolder
+from h3lab.running.run import Run
+from h3lab.serial import codec
 from h3lab.settings import Setting
-from h3lab.training import train
+from h3lab.training.loop import train
 
 EPOCHS = 3
 

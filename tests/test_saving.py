@@ -23,11 +23,11 @@ from softmax_model import SoftmaxModel
 from torch import nn
 
 import h3lab as h3
-from h3lab import codec
 from h3lab.backends import _torch_saving
 from h3lab.errors import DamagedData, ModelError, NotFittedError, StorageError, Untrusted
-from h3lab.preparing import prepare
+from h3lab.preparing.prepare import prepare
 from h3lab.saving import load, save
+from h3lab.serial import codec
 
 X, Y = load_digits(return_X_y=True)
 X, Y = (X[:300] / 16).astype(np.float32), np.array([f"digit {i}" for i in Y[:300]])

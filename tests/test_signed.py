@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from h3lab import signed
 from h3lab.errors import Untrusted
+from h3lab.serial import signed
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_the_key_is_the_users_alone(home):
 def test_processes_that_begin_at_once_agree_on_a_key(home):
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", "from h3lab import signed; print(signed.key().hex())"],
+            [sys.executable, "-c", "from h3lab.serial import signed; print(signed.key().hex())"],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -40,12 +40,12 @@ from h3lab.backends._sklearn import SklearnModel
 from h3lab.backends._sklearn_soft import lesson, measures
 from h3lab.batch import Batch
 from h3lab.errors import DataError, ModelError, NonFiniteLoss, NotFittedError, SpecMismatch, UsageError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.model import Capabilities
 from h3lab.settings import Setting, Settings
-from h3lab.training import train
+from h3lab.training.loop import train
+from h3lab.training.validation import log_softmax
 from h3lab.transfer import Distill
-from h3lab.validation import log_softmax
 
 X, Y = load_digits(return_X_y=True)
 X = X / 16
@@ -268,7 +268,8 @@ NOTEBOOK = """
 import sys
 import numpy as np
 from sklearn.linear_model import SGDClassifier
-from h3lab import codec, signed
+from h3lab.serial import codec
+from h3lab.serial import signed
 from h3lab.backends._sklearn import SklearnModel
 from h3lab.settings import Settings
 from h3lab.testing import easy_feed
@@ -283,7 +284,8 @@ print(model.logits(easy_feed().batch(slice(None)).x).tobytes().hex())
 """
 RANK = """
 import sys
-from h3lab import codec, signed
+from h3lab.serial import codec
+from h3lab.serial import signed
 from h3lab.testing import easy_feed
 tree = codec.unpack(open(sys.argv[1], "rb").read())
 model = signed.loads(tree["launch"])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from h3lab import snapshots
-from h3lab.folder import RunFolder
+from h3lab.running import snapshots
+from h3lab.running.folder import RunFolder
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from h3lab import signed, worlds
+from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.keys import Keyed, keys_of
+from h3lab.serial import signed
 from h3lab.source import Part, Source, fraction, mix, row_keys
 from h3lab.sources import read
 from h3lab.testing import check_source
@@ -152,7 +153,7 @@ def test_versions_tell_splits_and_keys_apart():
 
 
 def test_a_feed_draws_anew_what_its_source_has_drawn():
-    from h3lab.feed import Feed
+    from h3lab.feeds.feed import Feed
 
     x = np.arange(2000.0).reshape(1000, 2)
     _, held = read((x, np.arange(1000.0))).split(0.3, seed=5)

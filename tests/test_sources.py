@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import h3lab.sources
-from h3lab import signed, worlds
+from h3lab import worlds
 from h3lab.errors import DamagedData, DataError, MissingExtra, UnknownName, UsageError, redacted
+from h3lab.serial import signed
 from h3lab.sources import formats, frames, lines, read
 from h3lab.sources.places import natural
 from h3lab.testing import check_source

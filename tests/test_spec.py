@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h3lab.errors import DataError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.spec import Block, Spec
 
 LABELS = st.one_of(

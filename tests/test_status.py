@@ -2,8 +2,8 @@
 
 import pytest
 
+from h3lab.running.status import line, number, rate, settings
 from h3lab.settings import Setting
-from h3lab.status import line, number, rate, settings
 
 
 def steps(count, seconds, start=0.0):

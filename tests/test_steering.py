@@ -7,7 +7,7 @@ import pytest
 from h3lab.cluster import steering
 from h3lab.cluster.attempt import Attempt
 from h3lab.cluster.steering import Steering, Stop
-from h3lab.folder import RunFolder
+from h3lab.running.folder import RunFolder
 from h3lab.settings import Setting, Settings
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from h3lab.batch import Batch
 from h3lab.errors import DamagedData, DataError, StorageError
-from h3lab.feed import Feed, open_feed
-from h3lab.rows import columns
+from h3lab.feeds.feed import Feed, open_feed
+from h3lab.feeds.rows import columns
 from h3lab.stores import columns as columns_module
 from h3lab.stores import open_store
 from h3lab.stores.columns import FORMAT, Columns
@@ -261,7 +261,7 @@ import resource, sys
 import numpy as np
 from h3lab.batch import Batch
 from h3lab.errors import StorageError
-from h3lab.feed import Feed, open_feed
+from h3lab.feeds.feed import Feed, open_feed
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     Feed.of(np.zeros((100_000, 4)), np.zeros(100_000)).store(sys.argv[1])
@@ -298,7 +298,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 from h3lab.stores import columns
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 step = int(sys.argv[2])
 calls = []
 def die(name, real):

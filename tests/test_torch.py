@@ -13,7 +13,7 @@ from torch import nn
 from h3lab.backends._torch import TorchModel
 from h3lab.batch import Batch
 from h3lab.errors import ModelError, NotFittedError, SpecMismatch, UnknownName, UsageError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.settings import Settings
 from h3lab.testing import check_model
 

@@ -13,12 +13,12 @@ from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
-from h3lab import codec
 from h3lab.actor import Actor
 from h3lab.backends._torch import TorchModel
 from h3lab.errors import DataError, NonFiniteLoss, SpecMismatch, UnknownName, UsageError
-from h3lab.feed import Feed
-from h3lab.training import train
+from h3lab.feeds.feed import Feed
+from h3lab.serial import codec
+from h3lab.training.loop import train
 
 DIGITS, CLASSES = load_digits(return_X_y=True)
 X, y = (DIGITS[:300] / 16).astype(np.float32), CLASSES[:300]

@@ -19,14 +19,14 @@ from h3lab.actor import Actor
 from h3lab.backends._torch import TorchModel
 from h3lab.backends._torch_losses import Objective
 from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UnknownName, UsageError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.pipeline import Pipeline
-from h3lab.preparing import prepare
+from h3lab.preparing.prepare import prepare
 from h3lab.preprocessor import Preprocessor
 from h3lab.settings import Settings
 from h3lab.soft_targets import answers, beside, mixture
 from h3lab.sources import read
-from h3lab.training import train
+from h3lab.training.loop import train
 from h3lab.transfer import Distill
 
 DIGITS, CLASSES = load_digits(return_X_y=True)

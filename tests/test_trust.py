@@ -31,8 +31,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from h3lab import trust
 from h3lab.errors import DamagedData, ModelError, Untrusted
+from h3lab.serial import trust
 
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:200], Y[:200]
@@ -75,7 +75,7 @@ def test_the_same_object_gives_the_same_bytes_in_another_process():
     code = """
 import hashlib, numpy as np
 from sklearn.ensemble import RandomForestClassifier
-from h3lab import trust
+from h3lab.serial import trust
 x = np.random.default_rng(0).normal(size=(60, 4))
 print(hashlib.sha256(trust.dumps(RandomForestClassifier(3, random_state=0).fit(x, x[:, 0] > 0))).hexdigest())
 """
@@ -207,7 +207,7 @@ import sys
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neural_network import MLPClassifier
-from h3lab import trust
+from h3lab.serial import trust
 x = np.random.default_rng(0).normal(size=(60, 4))
 models = (HistGradientBoostingClassifier(max_iter=2), MLPClassifier((4,), max_iter=2000))
 kept = [trust.dumps(model.fit(x, x[:, 0] > 0)) for model in models]

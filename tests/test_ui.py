@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paced import DECLARED, Asked, Pace, paced
 
-from h3lab import journal
 from h3lab.errors import UnknownName
-from h3lab.folder import RunFolder
-from h3lab.journal import Reader, Writer
+from h3lab.running import journal
+from h3lab.running.folder import RunFolder
+from h3lab.running.journal import Reader, Writer
 from h3lab.ui import columns as columns_module
 from h3lab.ui import follower as follower_module
 from h3lab.ui.columns import Columns, binned, extremes, smoothed
@@ -348,7 +348,7 @@ def test_a_click_waits_for_nobody_and_is_answered():
 def test_a_control_of_a_queued_run_is_recorded_and_says_so():
     import contextvars
 
-    from h3lab.run import Run
+    from h3lab.running.run import Run
 
     folder = RunFolder.claim("queued")
     folder.write_info(name="queued", number=1, settings=[setting.to_json() for setting in DECLARED], values={})
@@ -687,7 +687,7 @@ def kernel() -> Iterator[Kernel]:
     opened.close()
 
 
-SHOW = "from paced import Asked; from h3lab.folder import find; run = Asked(find({!r}))"
+SHOW = "from paced import Asked; from h3lab.running.folder import find; run = Asked(find({!r}))"
 
 
 def test_what_a_run_sends_belongs_to_the_cell_that_shows_it(kernel: Kernel):
@@ -718,7 +718,7 @@ def test_a_cell_shows_a_run_once_and_a_kernel_has_one_panel_of_it(kernel: Kernel
 
 def test_an_overlay_is_shown_once_and_a_figure_is_not_overfilled(kernel: Kernel):
     first, second = short_run("over"), short_run("lay")
-    kernel.run("from paced import Asked; from h3lab.folder import find; from h3lab.worlds import view")
+    kernel.run("from paced import Asked; from h3lab.running.folder import find; from h3lab.worlds import view")
     kernel.run(f"view('overlay')([Asked(find({first.name!r})), Asked(find({second.name!r}))])")
     _, picture = kernel.of("display_data")
     assert picture["content"]["data"]["text/plain"].splitlines()[1].startswith("lay/1  finished")
@@ -729,7 +729,9 @@ def test_an_overlay_is_shown_once_and_a_figure_is_not_overfilled(kernel: Kernel)
 
 def test_curves_that_nobody_looks_at_are_freed(kernel: Kernel):
     runs = [short_run("many", steps=5).name for _ in range(5)]
-    kernel.run("from h3lab.ui import display; display.KEPT = 2; from paced import Asked; from h3lab.folder import find")
+    kernel.run(
+        "from h3lab.ui import display; display.KEPT = 2; from paced import Asked; from h3lab.running.folder import find"
+    )
     for name in runs:
         kernel.run(f"display.show(Asked(find({name!r})))")
     kernel.run("print(len(display._exhibits))")

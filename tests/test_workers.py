@@ -34,10 +34,10 @@ from sklearn.preprocessing import (
 from sklearn.utils.validation import check_is_fitted
 
 from h3lab import workers, worlds
-from h3lab.cells import Cells
 from h3lab.errors import DataError
 from h3lab.pipeline import Pipeline, Preprocessor
-from h3lab.preparing import prepare
+from h3lab.preparing.cells import Cells
+from h3lab.preparing.prepare import prepare
 from h3lab.workers.tokens import tokenized
 
 EPS = 1e-12

@@ -15,7 +15,6 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, get_tags
 
-from h3lab import arrays, trust
 from h3lab.backends import _sklearn_traits as traits
 from h3lab.backends._sklearn_answers import answers
 from h3lab.backends._sklearn_parameters import parameters, with_parameters
@@ -23,7 +22,9 @@ from h3lab.backends._sklearn_soft import Lesson, lesson, measures
 from h3lab.backends._sklearn_traits import Traits
 from h3lab.batch import Batch, Inputs, dense, rows_of
 from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UsageError
+from h3lab.feeds import arrays
 from h3lab.model import Capabilities
+from h3lab.serial import trust
 from h3lab.settings import Setting, Settings
 from h3lab.spec import Spec, Task
 

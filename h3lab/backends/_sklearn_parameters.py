@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from h3lab import trust
 from h3lab.errors import ModelError
+from h3lab.serial import trust
 from h3lab.spec import Spec
 
 #: The one name under which anything but linear models, perceptrons and naive Bayes gives itself.

@@ -7,8 +7,8 @@ from typing import Any
 
 from sklearn.base import clone
 
-from h3lab import trust
 from h3lab.backends._sklearn import SklearnModel
+from h3lab.serial import trust
 from h3lab.spec import Spec
 
 

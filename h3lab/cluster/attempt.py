@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from h3lab.cluster.processes import exit_text
-from h3lab.folder import ENDED, RunFolder
 from h3lab.home import read_json, write_json
+from h3lab.running.folder import ENDED, RunFolder
 
 #: Attempts that begin at the same step before a run is given up.
 TRIES = 3

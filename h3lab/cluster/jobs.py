@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from h3lab import signed
 from h3lab.cluster import processes
 from h3lab.cluster.labfolder import LabFolder, tail
 from h3lab.errors import DataError, EngineLost, H3labError, LabError
 from h3lab.home import read_json, write_json
+from h3lab.serial import signed
 
 POLL_SECONDS = 0.01
 TRIES = 3
@@ -108,7 +108,7 @@ class Engines:
         self.width = width
 
     def map(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str = "") -> Iterator[Any]:
-        """See :class:`h3lab.executor.Executor`."""
+        """See :class:`h3lab.preparing.executor.Executor`."""
         if not tasks:
             return
         job = Job.create(self._lab, function, tasks)

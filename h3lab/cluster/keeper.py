@@ -24,7 +24,7 @@ from h3lab.cluster.lease import HOURS, Lease
 from h3lab.cluster.roster import Roster
 from h3lab.cluster.slots import Slot, Slots
 from h3lab.cluster.watch import Watch
-from h3lab.folder import RunFolder
+from h3lab.running.folder import RunFolder
 
 LOG = logging.getLogger("h3lab.keeper")
 TICK_SECONDS, STATUS_SECONDS, LOOK_SECONDS, SWEEP_SECONDS = 0.02, 1.0, 1.0, 600.0

@@ -18,10 +18,10 @@ from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, end, look_after, revive
 from h3lab.cluster.starts import begin, feed_folder
 from h3lab.errors import EngineLost, LabError
-from h3lab.folder import ENDED, find, folders
 from h3lab.home import write_json
-from h3lab.progress import Line, duration
-from h3lab.run import Run
+from h3lab.running.folder import ENDED, find, folders
+from h3lab.running.progress import Line, duration
+from h3lab.running.run import Run
 
 START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
 ENGINES = 2
@@ -63,7 +63,7 @@ class Lab:
         print(f"joined the lab that runs here: {self!r}")
 
     def _start(self, engines: int | None, profile: str | None, cluster: Any) -> None:
-        from h3lab import signed
+        from h3lab.serial import signed
 
         signed.key()
         before = self._folder.status
@@ -157,8 +157,8 @@ class Lab:
         on_null_label: str = "error",
     ) -> Any:
         """A Feed of a source's rows, prepared on the engines and stored in the folder ``to`` (None: under
-        ``$H3LAB_HOME/feeds``); see :func:`h3lab.preparing.prepare`."""
-        from h3lab.preparing import prepare
+        ``$H3LAB_HOME/feeds``); see :func:`h3lab.preparing.prepare.prepare`."""
+        from h3lab.preparing.prepare import prepare
 
         self._alive()
         line, began = Line(), time.monotonic()

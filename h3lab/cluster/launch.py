@@ -16,10 +16,10 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from h3lab import signed
 from h3lab.errors import TravelError
-from h3lab.folder import RunFolder
 from h3lab.home import replace_file
+from h3lab.running.folder import RunFolder
+from h3lab.serial import signed
 
 
 @dataclass

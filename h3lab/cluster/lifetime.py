@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import time
 
-from h3lab import snapshots
 from h3lab.cluster import keeper
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.errors import LabError
-from h3lab.folder import ENDED, RunFolder
+from h3lab.running import snapshots
+from h3lab.running.folder import ENDED, RunFolder
 
 #: A keeper may be finding a whole cluster again, or ending it.
 WAIT_SECONDS, POLL_SECONDS = 60.0, 0.02

@@ -18,8 +18,8 @@ WORKER = (
     "sklearn.feature_extraction.text",
     "pyarrow",
     "h3lab.cluster.worker",
-    "h3lab.passes",
-    "h3lab.fitting",
+    "h3lab.preparing.passes",
+    "h3lab.preparing.fitting",
 )
 RANK = (
     "numpy",
@@ -31,8 +31,8 @@ RANK = (
     "torch.optim",
     "h3lab.cluster.rank",
     "h3lab.actor",
-    "h3lab.feed",
-    "h3lab.training",
+    "h3lab.feeds.feed",
+    "h3lab.training.loop",
     "h3lab.backends._sklearn",
     "h3lab.backends._torch",
     # What the first optimizer of a process imports without asking: two seconds on an idle machine.

@@ -12,14 +12,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from h3lab import codec, journal, snapshots
 from h3lab.cluster.attempt import Attempt, attempts
 from h3lab.cluster.groups import Group
 from h3lab.cluster.launch import Launch
 from h3lab.cluster.steering import Steering, Stop
 from h3lab.errors import StorageError
-from h3lab.folder import RunFolder
 from h3lab.home import replace_file
+from h3lab.running import journal, snapshots
+from h3lab.running.folder import RunFolder
+from h3lab.serial import codec
 
 SNAPSHOT_SECONDS, FIRST_SNAPSHOT_SECONDS = 10.0, 1.0
 LOCK_SECONDS = 60.0
@@ -84,7 +85,7 @@ class Rank:
         return descriptor
 
     def _begin(self, launch: Launch) -> Any:
-        from h3lab.training import train
+        from h3lab.training.loop import train
 
         training = train(
             launch.actor,

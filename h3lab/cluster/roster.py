@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from h3lab import snapshots
 from h3lab.cluster.attempt import Attempt, Verdict, stuck, verdict
 from h3lab.cluster.labfolder import tail
 from h3lab.cluster.slots import Slot, Slots
 from h3lab.cluster.watch import Watch
-from h3lab.folder import ENDED, RunFolder, folders
+from h3lab.running import snapshots
+from h3lab.running.folder import ENDED, RunFolder, folders
 
 LOG = logging.getLogger("h3lab.keeper")
 

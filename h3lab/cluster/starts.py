@@ -15,13 +15,14 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from h3lab import manifest, worlds
+from h3lab import worlds
 from h3lab.cluster.launch import Launch
 from h3lab.errors import NameInUse, StorageError, UsageError
-from h3lab.fingerprints import fingerprint
-from h3lab.folder import RunFolder
+from h3lab.feeds import manifest
 from h3lab.home import room
-from h3lab.run import Run
+from h3lab.running.folder import RunFolder
+from h3lab.running.run import Run
+from h3lab.serial.fingerprints import fingerprint
 
 
 def begin(
@@ -30,7 +31,7 @@ def begin(
     """Check, claim, write; the caller asks the keeper."""
     from sklearn.base import clone
 
-    from h3lab.training import train
+    from h3lab.training.loop import train
 
     going = [run for run in lab.runs if run.name.rpartition("/")[0] == actor.name]
     if going and not again:
@@ -99,9 +100,9 @@ def _told(planned: Any) -> dict[str, Any]:
 def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Data, and rows to validate on, as stored feeds, so that the launch file stays small and engines share pages: the
     same rows on the same sides as a local training takes."""
-    from h3lab import intake
-    from h3lab.feed import Feed
+    from h3lab.feeds.feed import Feed
     from h3lab.options import Options
+    from h3lab.training import intake
 
     options = Options.of(actor, {n: settings[n] for n in ("validation", "seed") if n in settings}, ())[0]
     if isinstance(data, Feed) or actor.pipeline is None:
@@ -118,7 +119,7 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
 
 def _prepared(lab: Any, pipeline: Any, data: Any, options: Any) -> tuple[Any, Any]:
     """Raw rows through the engines; those to validate on are set aside before anything is fitted."""
-    from h3lab.feed import Feed
+    from h3lab.feeds.feed import Feed
 
     rows, held = worlds.load(worlds.READ)(data), options.validation
     if isinstance(held, Real):
@@ -127,7 +128,7 @@ def _prepared(lab: Any, pipeline: Any, data: Any, options: Any) -> tuple[Any, An
     if held is None or isinstance(held, Feed):
         return feed, held
     if isinstance(held, tuple):
-        from h3lab import intake
+        from h3lab.training import intake
 
         return feed, intake.held_out(held, feed)
     return feed, lab.prepare(feed.pipeline, held)
@@ -135,7 +136,7 @@ def _prepared(lab: Any, pipeline: Any, data: Any, options: Any) -> tuple[Any, An
 
 def _kept(feed: Any) -> Any:
     """The same rows in a store; selected rows of a stored feed are a reference to it already."""
-    from h3lab.feed import open_feed
+    from h3lab.feeds.feed import open_feed
 
     whole = feed
     while whole.parent is not None:

@@ -15,8 +15,8 @@ from typing import Any
 from h3lab.cluster.attempt import Attempt
 from h3lab.cluster.watch import Watch
 from h3lab.errors import UsageError
-from h3lab.folder import RunFolder
 from h3lab.home import read_json, write_json
+from h3lab.running.folder import RunFolder
 
 POLL_SECONDS = 0.02
 

@@ -6,9 +6,9 @@ import time
 import traceback
 from pathlib import Path
 
-from h3lab import signed
 from h3lab.cluster.jobs import POLL_SECONDS, Job
 from h3lab.errors import H3labError
+from h3lab.serial import signed
 
 CHECK_SECONDS = 0.5
 

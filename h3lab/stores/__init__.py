@@ -8,7 +8,7 @@ from typing import Any
 
 from h3lab.batch import Batch
 from h3lab.errors import UsageError
-from h3lab.feed import Feed, open_feed
+from h3lab.feeds.feed import Feed, open_feed
 from h3lab.source import PART_ROWS
 from h3lab.stores.columns import Columns
 

@@ -26,11 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from h3lab import codec, rows
 from h3lab.batch import Batch
 from h3lab.errors import DamagedData, DataError, StorageError
+from h3lab.feeds import rows
+from h3lab.feeds.rows import Rows, is_sparse
 from h3lab.home import read_json, replace_file
-from h3lab.rows import Rows, is_sparse
+from h3lab.serial import codec
 
 #: Number of the layout; a reader refuses a higher one.
 FORMAT = 1

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from h3lab.batch import Batch
-from h3lab.feed import Feed
-from h3lab.rows import columns, is_sparse
+from h3lab.feeds.feed import Feed
+from h3lab.feeds.rows import columns, is_sparse
 
 
 def frame(feed: Feed, n: int) -> Any:

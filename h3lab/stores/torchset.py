@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from h3lab.batch import dense
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 
 
 class TorchSet(torch.utils.data.Dataset):

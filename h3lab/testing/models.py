@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from h3lab import codec, signed
 from h3lab.batch import Batch
 from h3lab.errors import H3labError, ModelError, NotFittedError
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.model import Capabilities, Model
+from h3lab.serial import codec, signed
 from h3lab.settings import Setting
 from h3lab.spec import Task
 from h3lab.testing.subject import Factory, Subject, easy_feed, floats, teacher_of
-from h3lab.validation import log_softmax
+from h3lab.training.validation import log_softmax
 
 
 def check_model(

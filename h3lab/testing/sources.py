@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from h3lab import signed, worlds
+from h3lab import worlds
 from h3lab.errors import DataError, UnknownName
+from h3lab.serial import signed
 from h3lab.source import Part, Source
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from h3lab.batch import Batch
 from h3lab.errors import H3labError, StorageError
-from h3lab.rows import columns, is_sparse
+from h3lab.feeds.rows import columns, is_sparse
 
 #: Opens the store of a folder.
 Factory = Callable[[Path], Any]

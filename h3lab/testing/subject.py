@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
-from h3lab.feed import Feed
+from h3lab.feeds.feed import Feed
 from h3lab.model import Model
 from h3lab.settings import Setting, Settings
 from h3lab.spec import Task

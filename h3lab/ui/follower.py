@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from h3lab import journal
-from h3lab.folder import RunFolder
 from h3lab.records import Record
-from h3lab.status import line
+from h3lab.running import journal
+from h3lab.running.folder import RunFolder
+from h3lab.running.status import line
 from h3lab.ui.columns import Columns, Series, binned, smoothed
 from h3lab.ui.headline import Speed, ended, headline
 from h3lab.ui.marks import Story

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from h3lab.folder import ENDED
+from h3lab.running.folder import ENDED
 from h3lab.ui.columns import Columns
 
 SPEED_SECONDS = 5.0

@@ -9,7 +9,7 @@ import importlib
 from functools import cache
 from typing import Any
 
-from h3lab.mergeable import Mergeable
+from h3lab.preparing.mergeable import Mergeable
 from h3lab.worlds import plugged
 
 #: Class → the family that merges it. A subclass may have changed anything, so it is looked up by its own name only.

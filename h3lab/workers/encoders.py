@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells
 from h3lab.errors import DataError
-from h3lab.labels import dense
-from h3lab.mergeable import Plain
+from h3lab.preparing.cells import Cells
+from h3lab.preparing.labels import dense
+from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
 
 #: Kinds of columns whose values a state can carry and an encoder can sort.

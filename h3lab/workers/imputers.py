@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells, matrix
-from h3lab.labels import dense
-from h3lab.mergeable import Plain
+from h3lab.preparing.cells import Cells, matrix
+from h3lab.preparing.labels import dense
+from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
 from h3lab.workers.encoders import KINDS
 from h3lab.workers.scalers import merged, moments

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import matrix
-from h3lab.mergeable import Plain
+from h3lab.preparing.cells import matrix
+from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
 
 State = dict[str, Any]

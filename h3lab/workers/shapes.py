@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from h3lab.cells import native
-from h3lab.mergeable import Plain
+from h3lab.preparing.cells import native
+from h3lab.preparing.mergeable import Plain
 
 
 class ShapeOnly(Plain):

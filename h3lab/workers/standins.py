@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.cells import Cells
+from h3lab.preparing.cells import Cells
 
 
 def numbers(x: Any, rows: np.ndarray) -> Any:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h3lab.cells import Cells, kind
 from h3lab.errors import DataError
-from h3lab.labels import dense
-from h3lab.mergeable import Plain
+from h3lab.preparing.cells import Cells, kind
+from h3lab.preparing.labels import dense
+from h3lab.preparing.mergeable import Plain
 from h3lab.workers import tokens
 from h3lab.workers.tfidf import weights
 

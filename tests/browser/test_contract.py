@@ -11,7 +11,7 @@ from browsing import Notebook
 
 from h3lab.cluster.lab import Lab
 from h3lab.cluster.labfolder import LabFolder
-from h3lab.folder import find
+from h3lab.running.folder import find
 
 TRAIN = """
 import h3lab as h3, torch

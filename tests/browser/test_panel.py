@@ -13,11 +13,11 @@ import pytest
 from browsing import Jupyter, Notebook, wait_for
 from paced import paced
 
-from h3lab import journal
-from h3lab.folder import RunFolder
+from h3lab.running import journal
+from h3lab.running.folder import RunFolder
 
 Open = Callable[..., Notebook]
-SHOW = "from paced import Asked; from h3lab.folder import find; run = Asked(find({!r})); run"
+SHOW = "from paced import Asked; from h3lab.running.folder import find; run = Asked(find({!r})); run"
 LOOP = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
 
 
@@ -198,7 +198,7 @@ def test_views_come_and_go_without_a_trace(notebook: Open):
 def test_several_runs_share_a_figure(notebook: Open):
     with paced("left", rate=500) as left, paced("right", rate=500) as right:
         script = (
-            "from paced import Asked; from h3lab.folder import find; from h3lab.worlds import view\n"
+            "from paced import Asked; from h3lab.running.folder import find; from h3lab.worlds import view\n"
             f"view('show')(Asked(find({left.name!r})), Asked(find({right.name!r}))); None"
         )
         book = notebook([script])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import h3lab as h3
-from h3lab.folder import ENDED
+from h3lab.running.folder import ENDED
 
 
 def until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:

@@ -7,7 +7,7 @@ import textwrap
 HOST = """
     import json, os, signal, sys, time
     from pathlib import Path
-    from h3lab import signed
+    from h3lab.serial import signed
     from h3lab.cluster import host
 
     if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The prepared set: stored, re-iterable, shardable."""

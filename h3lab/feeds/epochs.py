@@ -1,0 +1,87 @@
+"""Epochs: in which order the rows of a feed are seen, and who of several ranks sees which.
+
+It knows permutations, shares and the hot loop that yields batches; it does not know what rows mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from h3lab.batch import Batch
+from h3lab.feeds.rows import Rows, batch_of, columns, is_sparse
+
+#: Rows are gathered a few batches at a time: each gather costs some microseconds however few the rows are, and a
+#: megabyte still lies in the processor's cache when its batches are drawn. (A shuffled copy of everything takes
+#: twice as long, page faults included; see benchmarks/feed.py.)
+CHUNK_BYTES = 1 << 20
+#: Rows of many parts are gathered more at a time, because each part costs some microseconds too.
+ROWS_A_PART, LARGEST_CHUNK_BYTES = 32, 32 << 20
+
+
+def permutation(count: int, number: int, seed: int) -> np.ndarray:
+    """The order of epoch ``number``: the same for a seed in any process and on any machine."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number])))
+    return generator.permutation(count)
+
+
+def steps(count: int, batch_size: int) -> int:
+    """Batches in an epoch, the short last one included."""
+    return -(-count // batch_size)
+
+
+def share(size: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Which rows of a batch of ``size`` are a rank's: contiguous, shares differ by at most one row. A smaller batch
+    never gives a rank more rows, so a rank's rows of all batches but the last have one length."""
+    each, more = divmod(size, ranks)
+    low = rank * each + min(rank, more)
+    return low, low + each + (rank < more)
+
+
+def shares(order: np.ndarray, batch_size: int, rank: int, ranks: int) -> np.ndarray:
+    """A rank's rows of every batch of an order, one batch after another."""
+    if ranks == 1:
+        return order
+    whole = len(order) // batch_size * batch_size
+    low, high = share(batch_size, rank, ranks)
+    rest = order[whole:]
+    last = slice(*share(len(rest), rank, ranks))
+    return np.concatenate([order[:whole].reshape(-1, batch_size)[:, low:high].ravel(), rest[last]])
+
+
+def shuffled(
+    rows: Rows, order: np.ndarray, batch_size: int, rank: int, ranks: int, start: int, copy: bool
+) -> Iterator[Batch]:
+    """A rank's batches of an order, from batch ``start`` on. Without ``copy`` a batch is valid until the next one."""
+    count = steps(len(order), batch_size)
+    low, high = share(batch_size, rank, ranks)
+    size = high - low
+    mine = shares(order, batch_size, rank, ranks)
+    row_bytes = max(1, rows.nbytes // max(1, len(rows)))
+    several = len(rows.parts) > 1
+    wanted = max(CHUNK_BYTES, min(ROWS_A_PART * len(rows.parts) * row_bytes * several, LARGEST_CHUNK_BYTES))
+    at_once = max(1, wanted // (row_bytes * max(1, size)))
+    buffers: dict[str, np.ndarray] | None = None if copy else {}
+    for begin in range(start, count, at_once):
+        chunk = rows.gather(mine[begin * size : (begin + at_once) * size], buffers)
+        named = list(columns(chunk).items())
+        last = min(begin + at_once, count)
+        for number in range(begin, last):
+            total = min(batch_size, len(order) - number * batch_size)
+            a, b = (number - begin) * size, (number - begin + 1) * size
+            if number == count - 1:
+                b = len(chunk)
+            yield batch_of({name: column[a:b] for name, column in named}, total)
+
+
+def in_order(rows: Rows, batch_size: int, rank: int, ranks: int, start: int, copy: bool) -> Iterator[Batch]:
+    """As :func:`shuffled`, in the order of the source; without ``copy`` a batch may be a view of the rows."""
+    for number in range(start, steps(len(rows), batch_size)):
+        begin = number * batch_size
+        total = min(batch_size, len(rows) - begin)
+        low, high = share(total, rank, ranks)
+        batch = rows.run(begin + low, begin + high, copy=copy)
+        named = columns(batch)
+        # Frameworks take no read-only arrays, and memory maps are read-only.
+        yield batch_of({n: c if is_sparse(c) or c.flags.writeable else c.copy() for n, c in named.items()}, total)

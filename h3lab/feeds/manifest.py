@@ -1,0 +1,82 @@
+"""A manifest: what a stored feed says of itself, readable JSON; and what of it can be used again.
+
+It knows parts, pipelines and their fingerprints; files and numbers of manifests are the store's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from h3lab.errors import StorageError
+from h3lab.source import Part
+
+if TYPE_CHECKING:
+    from h3lab.pipeline import Pipeline
+    from h3lab.preparing.passes import Job
+
+
+def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_null_label: str) -> dict[str, Any]:
+    """What was prepared from what, and how. ``parts`` are the stored ones, ``source_parts`` all of the source's."""
+    pipeline = job.pipeline
+    parts, seen = [], []
+    for part, found in zip(job.parts, results, strict=True):
+        place = {"name": part.name, "start": part.start, "version": part.version, "position": dict(part.position)}
+        mark = {"identity": identity(part), "rows": found["rows"], "dropped": found["dropped"]}
+        seen.append(mark | {"place": place, "stored": "entry" in found})
+        if "entry" in found:
+            parts.append(found["entry"] | {"source": identity(part)})
+    return {
+        "spec": pipeline.spec.to_json(),
+        "pipeline": pipeline.fingerprint,
+        "recipe": pipeline.recipe,
+        "description": repr(pipeline),
+        "rows": counts["rows"],
+        "counts": counts,
+        "on_null_label": on_null_label,
+        "workers": pipeline.state.how,
+        "source": job.source.describe(),
+        "source_parts": seen,
+        "parts": parts,
+    }
+
+
+def identity(part: Part) -> str:
+    """A part of a source; another version of its rows is another one."""
+    return f"{part.name}:{part.start}:{part.rows}:{part.version}"
+
+
+def current(store: Any) -> dict[str, Any] | None:
+    """The newest manifest of a preparation, or None."""
+    try:
+        found: dict[str, Any] = store.manifest()
+    except StorageError:
+        return None
+    return found if "source_parts" in found else None
+
+
+def reusable(store: Any, pipeline: Pipeline, parts: Sequence[Part], on_null_label: str) -> dict[str, Any] | None:
+    """The current manifest, where the same pipeline has made it from the same parts; else None."""
+    found = current(store)
+    if found is None or found["on_null_label"] != on_null_label or found["recipe"] != pipeline.recipe:
+        return None
+    if pipeline.fitted and found["pipeline"] != pipeline.fingerprint:
+        return None
+    # A source that cannot tell whether its rows have changed gives no version; then nothing is taken for the same.
+    versioned = all(part.version for part in parts)
+    same = [seen["identity"] for seen in found["source_parts"]] == [identity(part) for part in parts]
+    return found if versioned and same else None
+
+
+def written(store: Any, pipeline: Pipeline, on_null_label: str) -> dict[str, dict[str, Any]]:
+    """Parts of the current manifest that the same fitted pipeline has made: identity → what writing it had found."""
+    found = current(store)
+    if found is None or found["pipeline"] != pipeline.fingerprint or found["on_null_label"] != on_null_label:
+        return {}
+    entries = {entry["source"]: entry for entry in found["parts"]}
+    out = {}
+    for seen in found["source_parts"]:
+        if seen["place"]["version"]:
+            result = {"rows": seen["rows"], "dropped": seen["dropped"], "seconds": 0.0, "reused": True}
+            out[seen["identity"]] = result | ({"entry": entries[seen["identity"]]} if seen["stored"] else {})
+    return out

@@ -1,0 +1,74 @@
+"""Mergeable: what a fit in parts promises. Partial states of parts, merged in part order, finish a worker as its own
+``fit`` on all rows would have.
+
+Families of scikit-learn's workers implement it in ``workers/``; third parties join through the entry point group
+``h3lab.workers`` with an object of this protocol that also has ``wraps``, the classes it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Mergeable(Protocol):
+    """The mergeable fit of some worker classes. Stateless: what is learned travels in the states.
+
+    An input ``x`` is ``Cells`` (columns of raw rows), an array (rows, ...) or a CSR matrix (an earlier worker's
+    output). A state is a tree that ``h3lab.serial.codec`` packs: dicts, lists, arrays, numbers and text.
+    """
+
+    #: What is promised against scikit-learn's fit on all rows, in words, such as ``"identical"``.
+    bound: str
+    #: The class of digests that are no input by themselves: ``x.arrays()`` names its arrays, ``kept.of(arrays)`` makes
+    #: it again; None where there is no such class.
+    kept: Any
+
+    def takes(self, worker: Any, x: Any) -> bool:
+        """Whether a worker of these parameters, given inputs such as the rows ``x`` (a few of the first), can be
+        fitted so; else it takes its whole column."""
+        ...
+
+    def digest(self, worker: Any, x: Any) -> Any:
+        """What both :meth:`partial` and :meth:`transform` begin with, so that it is computed and kept once (tokenised
+        text); ``x`` itself where there is no such thing."""
+        ...
+
+    def partial(self, worker: Any, x: Any) -> Any:
+        """The state of one part of at least one row, from its digest."""
+        ...
+
+    def merge(self, states: Sequence[Any]) -> Any:
+        """The state of all parts, in part order; it may be merged again with those that follow. The same states in the
+        same order give the same bits."""
+        ...
+
+    def finish(self, worker: Any, state: Any, x: Any) -> None:
+        """Set the fitted attributes, scikit-learn's own included (``n_features_in_`` ...), from the merged state and a
+        few of the first rows."""
+        ...
+
+    def transform(self, worker: Any, x: Any) -> Any:
+        """Exactly what ``worker.transform`` gives, from rows or from their digest."""
+        ...
+
+
+class Plain:
+    """The parts of a Mergeable that most families share: no digest, the worker's own transform."""
+
+    bound = "identical"
+    kept: Any = None
+
+    def takes(self, worker: Any, x: Any) -> bool:
+        """See :class:`Mergeable`."""
+        return True
+
+    def digest(self, worker: Any, x: Any) -> Any:
+        """See :class:`Mergeable`."""
+        return x
+
+    def transform(self, worker: Any, x: Any) -> Any:
+        """See :class:`Mergeable`."""
+        from h3lab.preparing.cells import native
+
+        return worker.transform(native(x))

@@ -1,0 +1,83 @@
+"""A portrait: how a pipeline shows itself, as the code that makes it and as a card of blocks, columns and workers.
+
+It knows words and HTML without scripts or links; it computes nothing.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from h3lab.preparing import chain
+
+if TYPE_CHECKING:
+    from h3lab.pipeline import Pipeline
+    from h3lab.preprocessor import Preprocessor
+
+_STYLE = (
+    "<style>.h3-pipeline{display:inline-grid;grid-template-columns:max-content max-content 1fr;gap:.15em 1.2em;"
+    "font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;padding:.2em 0 .2em .9em}"
+    ".h3-pipeline>b{font-weight:600}.h3-pipeline code{font-size:12px;background:none}"
+    ".h3-pipeline>.h3-wide{grid-column:1/-1;opacity:.75}</style>"
+)
+
+
+def block_text(block: Preprocessor) -> tuple[str, str]:
+    """A Preprocessor as code, and a remark on it (or nothing)."""
+    columns = block.columns if isinstance(block.columns, str) else list(block.columns)
+    parts = [repr(block.name), repr(columns), *map(one_line, block.workers)]
+    if block.source is not None:
+        parts.append(f"source={block.source!r}")
+    return f"Preprocessor({', '.join(parts)})", clones(block)
+
+
+def clones(block: Preprocessor) -> str:
+    """A remark where a worker is cloned for each column of a list, else nothing."""
+    if block.workers and len(block.names) > 1 and chain.takes_text(block.workers[0]):
+        return f"{chain.name_of(block.workers[0])}: one for each column"
+    return ""
+
+
+def one_line(worker: Any) -> str:
+    """A worker as code in one line."""
+    return " ".join(repr(worker).split())
+
+
+def settings(pipeline: Pipeline) -> list[str]:
+    """The arguments that differ from their defaults, as code."""
+    defaults = {"label": None, "task": None, "weight": None, "join": "concat", "dtype": None, "seed": 0}
+    given = {name: getattr(pipeline, name) for name in defaults}
+    return [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+
+
+def text(pipeline: Pipeline) -> str:
+    """The code that makes the pipeline; what it has learned stands in a comment."""
+    entries = [block_text(block) for block in pipeline.preprocessors]
+    if given := settings(pipeline):
+        entries.append((", ".join(given), ""))
+    last = len(entries) - 1
+    lines = [
+        f"    {code}{'' if i == last else ','}" + (f"  # {remark}" if remark else "")
+        for i, (code, remark) in enumerate(entries)
+    ]
+    return "\n".join(["Pipeline(", *lines, ")" + (f"  # fitted: {pipeline.spec}" if pipeline.fitted else "")])
+
+
+def html(pipeline: Pipeline) -> str:
+    """A card: one line a block with its columns and workers."""
+    cells = []
+    for block in pipeline.preprocessors:
+        columns = ", ".join(block.names[:8]) + (f", … ({len(block.names)})" if len(block.names) > 8 else "")
+        if block.source is not None:
+            columns += f" of {block.source}"
+        workers = " → ".join(f"<code>{escape(one_line(worker))}</code>" for worker in block.workers)
+        remark = clones(block)
+        cells.append(
+            f"<b>{escape(block.name)}</b><span>{escape(columns)}</span><span>{workers or 'as they are'}"
+            + (f" <small>{escape(remark)}</small>" if remark else "")
+            + "</span>"
+        )
+    about = [escape(given) for given in settings(pipeline)]
+    about.append(f"fitted: {escape(str(pipeline.spec))}" if pipeline.fitted else "not fitted yet")
+    cells.append(f'<span class="h3-wide">{" · ".join(about)}</span>')
+    return f'{_STYLE}<div class="h3-pipeline">{"".join(cells)}</div>'

@@ -1,0 +1,175 @@
+"""Preparing: raw rows of a source → a Feed, fitted exactly and in parallel.
+
+It knows what is checked first and in which order things happen; passes over parts are in ``fitting`` and ``passes``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from h3lab import worlds
+from h3lab.errors import DataError, StorageError, UnknownName, UsageError
+from h3lab.feeds import manifest
+from h3lab.feeds.feed import Feed
+from h3lab.feeds.rows import Rows
+from h3lab.pipeline import Pipeline
+from h3lab.preparing.executor import Executor, Here
+from h3lab.preparing.fitting import Progress, fit
+from h3lab.preparing.landed import in_memory, land
+from h3lab.preparing.passes import Job, write
+from h3lab.preparing.workroom import Shared, workroom
+from h3lab.serial import documents
+from h3lab.source import Source
+from h3lab.spec import Spec
+
+
+def prepare(
+    pipeline: Pipeline,
+    source: Any,
+    *,
+    to: Path | str | None = None,
+    label: str | None = None,
+    executor: Executor | None = None,
+    on_null_label: str = "error",
+    progress: Progress | None = None,
+) -> Feed:
+    """A Feed of a source's rows. A pipeline that is not fitted is fitted on them, in a copy; a fitted one is applied.
+
+    ``source``: whatever ``h3.read`` takes. ``to``: the folder to store it in, where what has not changed is reused;
+    None keeps it in memory. ``label``: names the label where the pipeline does not. ``executor``: where parts are
+    worked on. ``on_null_label``: ``"error"``, or ``"drop"`` leaves out rows without a label. ``progress``: called with
+    (what is done, parts done, parts in all). Errors name columns that are missing, misspelt or of a wrong type, rows
+    without labels and labels that a fitted pipeline does not know; a feed that was stored before stays as it is.
+    """
+    if not isinstance(pipeline, Pipeline):
+        raise UsageError(f"prepare takes a Pipeline first; a {type(pipeline).__name__} came.")
+    source = source if isinstance(source, Source) else worlds.load("h3lab.sources:read")(source)
+    pipeline = labelled(pipeline, label)
+    check_source(pipeline, source, on_null_label)
+    parts = list(source.parts())
+    store = None if to is None else worlds.load("h3lab.stores:open_store")(to)
+    show = progress or (lambda what, done, total: None)
+    if store is not None and (found := manifest.reusable(store, pipeline, parts, on_null_label)):
+        show("reused", len(parts), len(parts))
+        return _opened(store, found, pipeline if pipeline.fitted else None)
+    executor = executor or Here()
+    with _alone(store), _room(store) as folder:
+        if not isinstance(executor, Here) and in_memory(source.describe()):
+            told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
+            source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
+        job = Job(pipeline, source, parts, _schema(pipeline, source), folder, on_null_label == "drop", {})
+        return _prepared(job, store, executor, show, on_null_label)
+
+
+def _prepared(job: Job, store: Any, executor: Executor, show: Progress, on_null_label: str) -> Feed:
+    counts: dict[str, Any] = {"passes": 0, "fit_seconds": 0.0}
+    if job.pipeline.fitted:
+        job = replace(job, schema=job.pipeline.state.schema, stages=job.pipeline.state.stages)
+    else:
+        job, counts = fit(job, executor, show)
+    # Rows go by storage: without a folder to keep, other processes still write them to the workroom.
+    where = store or (None if isinstance(executor, Here) else worlds.load("h3lab.stores:open_store")(job.folder))
+    job = replace(job, store=None if where is None else where.folder)
+    began = time.perf_counter()
+    known = {} if store is None else manifest.written(store, job.pipeline, on_null_label)
+    results = _written(job, known, executor, show)
+    counts |= {name: sum(found[name] for found in results) for name in ("rows", "dropped")}
+    counts |= {"reused": sum("reused" in found for found in results)}
+    counts["write_seconds"] = round(time.perf_counter() - began, 3)
+    if not counts["rows"]:
+        raise DataError("the source has no rows, so there is nothing to prepare.")
+    if store is None:
+        batches = [
+            found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
+        ]
+        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline)
+    store.commit(manifest.of(job, results, counts, on_null_label), job.pipeline.to_document())
+    store.collect_garbage()
+    return _opened(store, store.manifest(), job.pipeline)
+
+
+def _written(job: Job, known: dict[str, Any], executor: Executor, show: Progress) -> list[dict[str, Any]]:
+    """What writing each part found, in their order; parts that are known are not written again."""
+    results = [known.get(manifest.identity(part)) for part in job.parts]
+    numbers = [number for number, found in enumerate(results) if found is None]
+    shared = Shared(job, job.folder / "write")
+    done = executor.map(write, [(shared, number) for number in numbers], "writing")
+    for count, (number, found) in enumerate(zip(numbers, done, strict=True), 1):
+        results[number] = found
+        show("writing", count, len(numbers))
+    return [found for found in results if found is not None]
+
+
+def _opened(store: Any, found: dict[str, Any], pipeline: Pipeline | None) -> Feed:
+    types = [] if pipeline is None else documents.types_of(pipeline)
+    spec = Spec.from_json(found["spec"])
+    return Feed(store.rows(found), spec, pipeline=pipeline, store=store, manifest=found, types=types)
+
+
+def labelled(pipeline: Pipeline, label: str | None) -> Pipeline:
+    """The pipeline with a label that was named beside it."""
+    if label is None or label == pipeline.label:
+        return pipeline
+    if pipeline.fitted or pipeline.label is not None:
+        raise UsageError(
+            f"label={label!r} came, and the pipeline's label is {pipeline.label!r}. "
+            f"Write pipeline.replace(label={label!r}), which is fitted anew."
+        )
+    return pipeline.replace(label=label)
+
+
+def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None:
+    """UnknownName for columns that the source does not have; a fitted pipeline needs no label and no weight."""
+    if on_null_label not in ("error", "drop"):
+        raise UnknownName("on_null_label", on_null_label, ["error", "drop"])
+    if not source.bounded or not source.replayable:
+        raise UsageError(f"{source.title} has no end, or cannot be read twice. Land a piece of it as files first.")
+    known = source.schema.names
+    for block in pipeline.preprocessors:
+        if block.source is not None:
+            raise UsageError(
+                f"block {block.name!r} has a source of its own, {block.source!r}. Blocks from several sources are not "
+                "joined yet; join them into one table first."
+            )
+    told = [] if pipeline.fitted else [name for name in (pipeline.label, pipeline.weight) if name]
+    for block in pipeline.preprocessors:
+        for name in block.names:
+            if name not in known:
+                raise UnknownName("column", name, known, f"the source (block {block.name!r})")
+    for name in told:
+        if name not in known:
+            raise UnknownName("column", name, known, "the source")
+
+
+def _schema(pipeline: Pipeline, source: Source) -> Any:
+    import pyarrow as pa
+
+    return pa.schema([source.schema.field(name).remove_metadata() for name in pipeline.columns])
+
+
+def _room(store: Any) -> AbstractContextManager[Path]:
+    return workroom(Path(tempfile.gettempdir()) if store is None else store.folder)
+
+
+@contextmanager
+def _alone(store: Any) -> Iterator[None]:
+    """One preparation a folder at a time: two would remove each other's parts as nobody's."""
+    if store is None:
+        yield
+        return
+    store.folder.mkdir(parents=True, exist_ok=True)
+    with open(store.folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"another process is preparing into {store.folder}. Wait until it has ended, or give another folder."
+            ) from error
+        yield

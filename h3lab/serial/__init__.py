@@ -1,0 +1,1 @@
+"""Bytes on disk, and what may be read from them."""

@@ -1,0 +1,1 @@
+"""A feed to records, step by step: one generator, whoever drives it."""

@@ -1,0 +1,186 @@
+"""Intake: what a training was given, as the feed that it learns from and the feed that it is validated on.
+
+It knows every form in which data comes (feeds, arrays, raw rows); it does not know models or epochs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from h3lab import estimator, worlds
+from h3lab.errors import SpecMismatch, UsageError
+from h3lab.feeds.feed import Feed
+from h3lab.options import Options
+from h3lab.preparing.cells import as_table
+from h3lab.training.validation import check_same
+
+
+def feeds(actor: Any, data: Any, options: Options) -> tuple[Feed, Feed | None]:
+    """(rows to learn from, rows to validate on or None)."""
+    validation = options.validation
+    fraction = _fraction(validation)
+    if isinstance(data, Feed):
+        check_pipeline(actor, data)
+        feed = data
+    elif actor.pipeline is not None:
+        return _prepared(actor.pipeline, data, validation, fraction, options.seed)
+    else:
+        feed = of_arrays(actor, data)
+    if fraction is not None:
+        _refuse_if_labels_were_seen(feed, fraction)
+        return feed.split(fraction, options.seed)
+    return feed, None if validation is None else held_out(validation, feed)
+
+
+def of_arrays(actor: Any, data: Any) -> Feed:
+    """(X, y) or (X, y, weight) → a feed, checked as scikit-learn does."""
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        raise UsageError(
+            f"a {type(data).__name__} came as data; expected a Feed, (X, y) or (X, y, weight). Raw rows need an actor "
+            "with a pipeline: Actor(name, model, pipeline)."
+        )
+    X, y, weight = estimator.checked(actor, *data)
+    task = estimator.declared_task(actor.model, None)
+    return Feed.of(X, y, weight=weight, task=task)
+
+
+def held_out(data: Any, feed: Feed) -> Feed:
+    """Validation rows in any form → a feed with the training feed's classes."""
+    if isinstance(data, Feed):
+        check_same(data, feed.spec, "the validation feed")
+        return data
+    if isinstance(data, tuple):
+        X, y, weight = (*data, None)[:3]
+        made = Feed.of(X, y, weight=weight, task=feed.spec.task, labels=feed.spec.labels)
+        check_same(made, feed.spec, "validation")
+        return made
+    if feed.pipeline is None:
+        raise UsageError(
+            f"validation came as {type(data).__name__}; expected a fraction, a Feed, or (X, y), or a pipeline "
+            "on the actor, which raw rows need."
+        )
+    return apply(feed.pipeline, data)
+
+
+def apply(pipeline: Any, data: Any) -> Feed:
+    """Raw rows through a fitted pipeline, in this process."""
+    from h3lab.preparing.prepare import prepare
+
+    return prepare(*raw_rows(pipeline, data))
+
+
+def check_pipeline(actor: Any, feed: Feed) -> None:
+    """SpecMismatch where an actor has another pipeline than the feed; it names the worker."""
+    mine, theirs = actor.pipeline, feed.pipeline
+    if mine is None:
+        return
+    if theirs is None:
+        raise SpecMismatch(
+            f"actor {actor.name!r} has a pipeline, and this feed was made from arrays without one. Train it on raw "
+            "rows or on a feed of its pipeline; or leave pipeline out of the actor."
+        )
+    if mine.recipe != theirs.recipe:
+        raise SpecMismatch(
+            f"actor {actor.name!r} has another pipeline than the feed: {_difference(mine, theirs)}. Leave pipeline out "
+            "of the actor, which then takes over the feed's; or prepare the rows with the actor's."
+        )
+
+
+def _difference(mine: Any, theirs: Any) -> str:
+    ours = {block.name: block for block in mine.preprocessors}
+    others = {block.name: block for block in theirs.preprocessors}
+    if list(ours) != list(others):
+        return f"its blocks are {list(ours)}, the feed's {list(others)}"
+    for name, block in ours.items():
+        other = others[name]
+        if block.columns != other.columns:
+            return f"block {name!r} takes {block.columns}, in the feed {other.columns}"
+        for number in range(max(len(block.workers), len(other.workers))):
+            pair = [str(w[number]) if number < len(w) else "none" for w in (block.workers, other.workers)]
+            if pair[0] != pair[1]:
+                return f"worker {number + 1} of block {name!r} is {pair[0]}, in the feed {pair[1]}"
+    for name in ("label", "task", "weight", "join", "dtype", "seed"):
+        if getattr(mine, name) != getattr(theirs, name):
+            return f"{name} is {getattr(mine, name)!r}, in the feed {getattr(theirs, name)!r}"
+    return "a worker or a column's source differs"
+
+
+def _fraction(validation: Any) -> float | None:
+    if isinstance(validation, (bool, str)) or not isinstance(validation, (int, float, np.floating)):
+        return None
+    if not 0 < validation < 1:
+        raise UsageError(f"validation={validation!r} came; expected a fraction between 0 and 1, a feed, or (X, y).")
+    return float(validation)
+
+
+def _refuse_if_labels_were_seen(feed: Feed, fraction: float) -> None:
+    """Rows held out of a feed share its preprocessing, which is no trouble unless a worker has seen their labels."""
+    from h3lab.preparing.growing import sees_labels
+
+    if feed.pipeline is None:
+        return
+    for block in feed.pipeline.preprocessors:
+        for worker in block.workers:
+            if sees_labels(worker):
+                raise UsageError(
+                    f"validation={fraction} of this feed came, but worker {worker} of block {block.name!r} has learned "
+                    "from the labels of all its rows, so the score would be too good. Split the raw rows first: "
+                    "train, held = source.split(test=0.2), and prepare each."
+                )
+
+
+def _prepared(pipeline: Any, data: Any, validation: Any, fraction: float | None, seed: int) -> tuple[Feed, Feed | None]:
+    """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
+    from h3lab.preparing.prepare import prepare
+
+    pipeline, rows = raw_rows(pipeline, data)
+    if fraction is None:
+        feed = prepare(pipeline, rows)
+        return feed, None if validation is None else held_out(validation, feed)
+    rest, aside = rows.split(test=fraction, seed=seed)
+    feed = prepare(pipeline, rest)
+    assert feed.pipeline is not None
+    return feed, prepare(feed.pipeline, aside)
+
+
+def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
+    """(pipeline, source) of raw rows in any form. What comes beside the rows, as (rows, y) or (rows, y, weight),
+    becomes a column, which the pipeline is told of where it knows none."""
+    read = worlds.load(worlds.READ)
+    if not isinstance(data, tuple):
+        return pipeline, read(data)
+    X, y, weight = (*data, None)[:3]
+    table = as_table(read(X))
+    for what, values in (("label", y), ("weight", weight)):
+        if values is None:
+            continue
+        name = getattr(pipeline, what) or str(
+            getattr(values, "name", None) or ("y" if what == "label" else "row_weight")
+        )
+        if name in table.column_names:
+            raise UsageError(
+                f"the rows have the column {name!r} already, and a {what} came beside them. Pass one of them."
+            )
+        table = table.append_column(name, [np.asarray(values).tolist()])
+        if getattr(pipeline, what) is None:
+            pipeline = pipeline.replace(**{what: name})
+    return pipeline, read(table)
+
+
+def rows_for(pipeline: Any, data: Any) -> Any:
+    """Raw rows for a fitted pipeline. A bare array has no column names, so it is taken only by a pipeline that was
+    fitted on one, whose columns are x0, x1, ...; else it passes, and the pipeline says what it wants."""
+    unnamed = all(re.fullmatch(r"x\d+", column) for column in pipeline.columns)
+    return (
+        worlds.load(worlds.READ)(np.asarray(data))
+        if unnamed and hasattr(data, "__array__") and not named(data)
+        else data
+    )
+
+
+def named(data: Any) -> bool:
+    """Whether rows bring their column names."""
+    return hasattr(data, "columns") or hasattr(data, "column_names") or hasattr(data, "schema")
