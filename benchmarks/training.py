@@ -2,6 +2,7 @@
 
 An MLP 784-256-10, batch 64, fused Adam, one thread, an epoch of MNIST from $H3LAB_TEST_DATA/mnist.npz. Each loop reads
 the loss at every step. Pairs are interleaved, because the machine's speed drifts; the median of the ratios counts.
+`--curves` measures a rank of a lab instead, journal and all, while a viewer follows its curves.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
 import h3lab as h3
 from h3lab.feeds.feed import Feed
+from h3lab.ui.follower import Follower
 
 BATCH = 64
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,11 +113,68 @@ def compare(pairs: int, shuffle: bool, rows: int | None) -> None:
     print(f"    h3lab / {best}: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
 
 
+def rank_of(folder: Path) -> psutil.Process:
+    """The process that holds the lock of a run."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and any(file.path == str(folder / "lock") for file in process.open_files()):
+                return process
+    raise LookupError(f"no process holds {folder}/lock")
+
+
+class Eager:
+    """A view that wants every piece of news at once, as a panel in sight does."""
+
+    watching = True
+
+    def news(self, follower: Follower, drop_from: int | None) -> None:
+        """Drawing is the page's work; its cost is in `curves.py`."""
+
+
+def compare_watched(pairs: int, rows: int | None) -> None:
+    """The rank trains an epoch, pauses, the loop by hand trains one, and so on: never both at once.
+
+    The viewer is the panel's follower in this process, so its CPU time is not the rank's.
+    """
+    x, y = (values[:rows] for values in data())
+    hand = {name: by_hand(x, y, name) for name in ("copy", "gather")}
+    seconds: dict[str, list[float]] = {name: [] for name in (*hand, "h3lab")}
+    steps = -(-len(x) // BATCH)
+    with h3.Lab(engines=1) as lab:
+        run = lab.train(h3.Actor("watched", h3.TorchModel(build)), (x, y), epochs=100_000, batch_size=BATCH)
+        Follower(run.folder).join(Eager())
+        reached(run, steps)
+        rank = rank_of(run.folder.path)
+        for _ in range(pairs):
+            run.pause()
+            for name, loop in hand.items():
+                seconds[name].append(cpu_seconds(loop) / steps)
+            spent, begun = sum(rank.cpu_times()[:2]), run.step
+            run.resume()
+            reached(run, begun + steps)
+            run.pause()
+            seconds["h3lab"].append((sum(rank.cpu_times()[:2]) - spent) / (run.step - begun))
+        run.stop()
+    best = min(hand, key=lambda name: statistics.median(seconds[name]))
+    ratios = [a / b for a, b in zip(seconds["h3lab"], seconds[best], strict=True)]
+    shown = ", ".join(f"{name} {statistics.median(values) * 1e6:.0f}" for name, values in seconds.items())
+    print(f"curves on, shuffled: CPU µs a step (median of {pairs} epochs): {shown}")
+    print(f"    rank / {best}: median {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+def reached(run: Any, step: int) -> None:
+    while run.step < step:
+        time.sleep(0.02)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--rows", type=int, default=None, help="take only the first rows of MNIST")
+    parser.add_argument("--curves", action="store_true", help="a rank of a lab, watched, against the loop by hand")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for shuffle in (True, False):
+    if arguments.curves:
+        compare_watched(arguments.pairs, arguments.rows)
+    for shuffle in () if arguments.curves else (True, False):
         compare(arguments.pairs, shuffle, arguments.rows)
