@@ -1,4 +1,4 @@
-"""The notebooks and the pages of docs/ run as they are written."""
+"""The notebooks run as they are written. The pages of docs/ do in `test_pages.py`."""
 
 import json
 import re
@@ -16,38 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def code_of(page: str) -> str:
-    """The Python of a page, on the lines where it stands, so that a traceback points into the page."""
-    lines, inside, found = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8").splitlines(), False, []
-    for line in lines:
-        if line.startswith("```"):
-            inside = line == "```python"
-            found.append("")
-        else:
-            found.append(line if inside else "")
-    return "\n".join(found)
-
-
 @pytest.fixture
 def lab_ends() -> Iterator[None]:
     """Also where an example fails in the middle, so that the next one finds free engines."""
     yield
     if LabFolder().kept:
         h3.Lab().close(force=True)
-
-
-@pytest.mark.usefixtures("lab_ends")
-@pytest.mark.parametrize(
-    "page",
-    [
-        *("data", "models", "distillation"),
-        pytest.param("getting-started", marks=[pytest.mark.cluster, pytest.mark.slow]),
-        pytest.param("steering", marks=[pytest.mark.cluster, pytest.mark.slow]),
-    ],
-)
-def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code_of(page), f"docs/{page}.md", "exec"), {"__name__": page})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
