@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import Tags
 
 from h3lab import estimator, worlds
-from h3lab.errors import UsageError
+from h3lab.errors import UsageError, guided
 from h3lab.feeds import arrays
 from h3lab.feeds.feed import Feed
 from h3lab.model import Model
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
 
 
+@guided
 class Actor(BaseEstimator):
     """A model with the preprocessing that makes its data.
 

@@ -1,14 +1,44 @@
 """Every error that h3lab raises, in one tree under :class:`H3labError`.
 
-It knows how to word a misspelt name; it knows nothing of what raises it.
+It knows how to word a misspelt name and a call that does not fit; it knows nothing of what raises it.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+Guided = TypeVar("Guided", bound=Callable[..., Any])
+
+#: What other libraries call it → what it may be called here.
+_ELSEWHERE = {
+    "learning_rate": "lr",
+    "lr": "learning_rate",
+    "max_epochs": "epochs",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_iter": "epochs",
+    "random_state": "seed",
+    "test_size": "test",
+    "train_size": "test",
+    "validation_split": "validation",
+    "validation_data": "validation",
+    "eval_set": "validation",
+    "early_stopping": "patience",
+    "target": "label",
+    "criterion": "loss",
+    "module": "build",
+    "gradient_clip_val": "clip_norm",
+    "n_jobs": "engines",
+    "workers": "engines",
+    "world_size": "ranks",
+    "timeout": "timeout_seconds",
+}
 
 
 def redacted(text: str) -> str:
@@ -40,12 +70,23 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: object, known: Iterable[object], context: str = "") -> None:
         names = [str(k) for k in known]
-        close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
+        close = closest(name, names)
+        meant = "" if close is None else f" Did you mean {close!r}?"
         shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
         where = f" in {context}" if context else ""
         super().__init__(f"there is no {kind} {str(name)!r}{where}.{meant} Known: {shown or 'none'}.")
         self.name, self.known = name, names
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant: by what other libraries call it, else by its letters, in any case."""
+    names = {known.casefold(): known for known in reversed(list(known))}
+    asked = str(name).casefold()
+    elsewhere = _ELSEWHERE.get(asked)
+    if elsewhere in names:
+        return elsewhere
+    close = difflib.get_close_matches(asked, names, n=1, cutoff=0.5)
+    return names[close[0]] if close else None
 
 
 class DataError(H3labError, ValueError):
@@ -110,3 +151,43 @@ class StorageError(H3labError, OSError):
 
 class Untrusted(H3labError, RuntimeError):
     """A file's signature is missing or wrong, so it is not opened."""
+
+
+def guided(what: Guided) -> Guided:
+    """Decorates a function, or a class for its constructor and public methods, so that a call which does not fit is
+    answered: UnknownName for a keyword, with the closest, UsageError with the signature for an argument that is
+    missing or too many. Signature, docstring and what the function raises itself stay as they are."""
+    if isinstance(what, type):
+        for name, method in list(vars(what).items()):
+            if isinstance(method, FunctionType) and (name == "__init__" or not name.startswith("_")):
+                setattr(what, name, guided(method))
+        return what
+
+    @functools.wraps(what)
+    def called(*args: Any, **keywords: Any) -> Any:
+        try:
+            return what(*args, **keywords)
+        except TypeError as error:
+            # Python refuses a call before the function has a frame, so its traceback ends here. Looking at the
+            # arguments first instead would cost each call of a hot loop a microsecond.
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise
+            raise _misfit(what, keywords, error) from error
+
+    return cast(Guided, called)
+
+
+def _misfit(function: Callable[..., Any], keywords: Iterable[str], error: TypeError) -> UsageError:
+    called = function.__qualname__.removesuffix(".__init__")
+    given = inspect.signature(function).parameters.values()
+    parameters = [p.replace(annotation=p.empty) for p in given if p.name != "self"]
+    known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = [name for name in keywords if name not in known]
+    if unknown:
+        return UnknownName("argument", unknown[0], known, f"{called}()")
+    reason, _, missing = str(error).partition("() ")[2].partition(": ")
+    if missing:
+        reason = f"misses {missing}"
+    elif "multiple values" not in reason:  # Python's own words count self
+        reason = "was given more arguments by position than it takes"
+    return UsageError(f"{called}() {reason}. Call it as {called}{inspect.Signature(parameters)}.")

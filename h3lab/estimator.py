@@ -13,7 +13,7 @@ from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags, metaest
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 from h3lab import worlds
-from h3lab.errors import NotFittedError, UsageError
+from h3lab.errors import NotFittedError, UsageError, guided
 from h3lab.spec import Task
 
 
@@ -25,8 +25,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
-    """scikit-learn's, with the types of what it decorates."""
-    return metaestimators.available_if(check)  # type: ignore[no-any-return]
+    """scikit-learn's, with the types of what it decorates, and :func:`guided`."""
+    decorate: Callable[[Method], Method] = metaestimators.available_if(check)
+    return lambda method: decorate(guided(method))
 
 
 _TASKS: dict[str | None, Task] = {"classifier": "classification", "regressor": "regression"}

@@ -15,7 +15,7 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.batch import Batch
-from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError
+from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError, guided
 from h3lab.preparing import chain, portrait
 from h3lab.preparing.cells import Cells, as_table, check_columns
 from h3lab.preparing.labels import encode, null_labels, present
@@ -40,6 +40,7 @@ class Fitted:
     fingerprint: str = ""
 
 
+@guided
 class Pipeline:
     """Preprocessors, label and task. It is a value: nothing here changes it, or the workers it was given;
     ``h3lab.preparing.prepare`` and ``Lab.prepare`` make a fitted one, which ``feed.pipeline`` holds.

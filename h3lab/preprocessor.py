@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from h3lab.errors import UsageError
+from h3lab.errors import UsageError, guided
 from h3lab.preparing import portrait
 from h3lab.preparing.cells import select
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+@guided
 class Preprocessor:
     """One block: its name, its columns and its workers in a row.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from h3lab import worlds
-from h3lab.errors import DamagedData, ModelError, NotFittedError, StorageError
+from h3lab.errors import DamagedData, ModelError, NotFittedError, StorageError, guided
 from h3lab.home import replace_file
 from h3lab.serial import codec
 from h3lab.spec import Spec
@@ -63,6 +63,7 @@ def save(actor: Actor, path: str | Path) -> Path:
     return path
 
 
+@guided
 def load(path: str | Path, *, build: Callable[..., Any] | Any = None, types: Iterable[Any] = ()) -> Actor:
     """Open what :func:`save` wrote: the actor answers with the same bits, and can be trained on.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab import pictures
-from h3lab.errors import UnknownName
+from h3lab.errors import UnknownName, guided
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,7 @@ class Part:
     version: str = ""
 
 
+@guided
 class Source(ABC):
     """Rows in parts. Sources are small, immutable and picklable: they name data and hold no connection."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.errors import UnknownName, UsageError
+from h3lab.errors import UnknownName, UsageError, guided
 from h3lab.feeds.feed import Feed
 from h3lab.settings import Setting, Settings
 
@@ -24,6 +24,7 @@ _SETTINGS = (
 LOSSES = ("kl",)
 
 
+@guided
 @dataclass(frozen=True, eq=False)
 class Distill:
     """Learn from a teacher beside the labels: loss = soft · T² · KL(teacher at T ‖ student at T) + hard · loss against

@@ -1,5 +1,6 @@
 """Errors: one tree, whose messages help, and that cross processes."""
 
+import inspect
 import pickle
 
 import pytest
@@ -83,3 +84,79 @@ def test_a_loss_that_is_no_number_tells_its_step():
 )
 def test_passwords_are_not_shown(text, shown):
     assert errors.redacted(text) == shown
+
+
+# ---- Calls that do not fit --------------------------------------------------------------------------------
+
+
+@errors.guided
+class Kettle:
+    """Boils."""
+
+    def __init__(self, name: str, *, degrees: float = 100.0) -> None:
+        self.name, self.degrees = name, degrees
+
+    def boil(self, seconds: float = 60.0) -> str:
+        """The sound of it."""
+        return "bubble" + seconds  # what somebody else got wrong
+
+    def _inside(self, **settings):
+        return settings
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (
+            lambda: Kettle("tea", degres=90),
+            UnknownName,
+            "there is no argument 'degres' in Kettle(). Did you mean 'degrees'? Known: name, degrees.",
+        ),
+        (
+            lambda: Kettle("tea").boil(timeout=3),
+            UnknownName,
+            "there is no argument 'timeout' in Kettle.boil(). Known: seconds.",
+        ),
+        (Kettle, UsageError, "Kettle() misses 'name'. Call it as Kettle(name, *, degrees=100.0)."),
+        (
+            lambda: Kettle("tea", 90),
+            UsageError,
+            "Kettle() was given more arguments by position than it takes. Call it as Kettle(name, *, degrees=100.0).",
+        ),
+        (
+            lambda: Kettle("tea", name="coffee"),
+            UsageError,
+            "Kettle() got multiple values for argument 'name'. Call it as Kettle(name, *, degrees=100.0).",
+        ),
+    ],
+)
+def test_a_call_that_does_not_fit_is_answered(call, kind, message):
+    with pytest.raises(kind) as raised:
+        call()
+    assert type(raised.value) is kind and str(raised.value) == message
+    assert isinstance(raised.value.__cause__, TypeError)
+
+
+def test_a_guided_thing_keeps_its_face_and_its_own_errors():
+    assert inspect.signature(Kettle).parameters["degrees"].default == 100.0
+    assert Kettle.boil.__doc__ == "The sound of it."
+    with pytest.raises(TypeError, match="concatenate") as raised:
+        Kettle("tea").boil()
+    assert not isinstance(raised.value, H3labError)
+    assert Kettle("tea")._inside(any=1) == {"any": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("learning_rate", ["lr", "optimizer"], "lr"),
+        ("learning_rate", ["learning_rates", "optimizer"], "learning_rates"),
+        ("SGD", ["adam", "sgd"], "sgd"),
+        ("prise", ["Price", "price"], "Price"),
+        ("max_iter", ["name", "epochs"], "epochs"),
+        ("max_iter", ["name"], None),
+        (3, ["name"], None),
+    ],
+)
+def test_the_closest_name(name, known, meant):
+    assert errors.closest(name, known) == meant

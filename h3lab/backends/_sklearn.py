@@ -21,7 +21,7 @@ from h3lab.backends._sklearn_parameters import parameters, with_parameters
 from h3lab.backends._sklearn_soft import Lesson, lesson, measures
 from h3lab.backends._sklearn_traits import Traits
 from h3lab.batch import Batch, Inputs, dense, rows_of
-from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UsageError
+from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UsageError, guided
 from h3lab.feeds import arrays
 from h3lab.model import Capabilities
 from h3lab.serial import trust
@@ -37,6 +37,7 @@ _CAPABLE = (
 )
 
 
+@guided
 class SklearnModel(BaseEstimator):
     """A scikit-learn estimator and how it is trained. The estimator given is never changed: a clone learns, and its
     ``random_state``, where None, comes from the run's seed. One that came fitted answers at once.

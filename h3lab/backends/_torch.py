@@ -22,7 +22,7 @@ from h3lab.backends._torch_rows import PRECISIONS, Rows
 from h3lab.backends._torch_state import Randomness, to_array
 from h3lab.backends._torch_update import Update, Way
 from h3lab.batch import Batch, Inputs, rows_of, take
-from h3lab.errors import ModelError, NotFittedError, UnknownName, UsageError
+from h3lab.errors import ModelError, NotFittedError, UnknownName, UsageError, guided
 from h3lab.model import Capabilities
 from h3lab.settings import Setting, Settings
 from h3lab.spec import Spec
@@ -34,6 +34,7 @@ ROWS_AT_A_TIME = 4096
 _KEPT_AS = {"build": "_build", "step": "_step"}
 
 
+@guided
 class TorchModel(BaseEstimator):
     """A PyTorch module and how it is trained.
 

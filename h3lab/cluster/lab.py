@@ -17,7 +17,7 @@ from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, end, look_after, revive
 from h3lab.cluster.starts import begin, feed_folder
-from h3lab.errors import EngineLost, LabError
+from h3lab.errors import EngineLost, LabError, guided
 from h3lab.home import write_json
 from h3lab.running.folder import ENDED, find, folders
 from h3lab.running.progress import Line, duration
@@ -27,6 +27,7 @@ START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
 ENGINES = 2
 
 
+@guided
 class Lab:
     """``Lab(engines=2)`` starts the lab of this ``$H3LAB_HOME``, or joins the one that runs and says so.
 
@@ -271,6 +272,7 @@ def told(slot: Mapping[str, Any]) -> str:
     return f"{slot['name']} {', '.join(state + runs)}"
 
 
+@guided
 def attach(name: str | None = None) -> Run:
     """The run ``"digits/2"``, the newest of ``"digits"``, or the one started last: with every record since its start,
     wherever and whenever it was started. Without a cluster it still reads."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from h3lab import pictures, worlds
 from h3lab.batch import Batch
-from h3lab.errors import DataError, UsageError
+from h3lab.errors import DataError, UsageError, guided
 from h3lab.feeds import arrays, epochs
 from h3lab.feeds.rows import Rows, digest, identity
 from h3lab.feeds.rows import positions as checked
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
 
 
+@guided
 class Feed:
     """Prepared rows with their ``spec`` and the fitted ``pipeline`` that made them (None: they came as arrays).
 
@@ -243,6 +244,7 @@ def _open(url: str | Path, number: int | None, types: Sequence[Any]) -> Feed:
     return Feed(store.rows(manifest), Spec.from_json(manifest["spec"]), store=store, manifest=manifest, types=types)
 
 
+@guided
 def open_feed(url: str | Path, *, types: Sequence[Any] = ()) -> Feed:
     """The feed that was stored in a folder, in its newest complete state; relative paths start at the current
     directory. ``types``: classes of your own that the pipeline's workers use. StorageError where none is stored."""

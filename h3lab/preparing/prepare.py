@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from h3lab import worlds
-from h3lab.errors import DataError, StorageError, UnknownName, UsageError
+from h3lab.errors import DataError, StorageError, UnknownName, UsageError, guided
 from h3lab.feeds import manifest
 from h3lab.feeds.feed import Feed
 from h3lab.feeds.rows import Rows
@@ -30,6 +30,7 @@ from h3lab.source import Source
 from h3lab.spec import Spec
 
 
+@guided
 def prepare(
     pipeline: Pipeline,
     source: Any,

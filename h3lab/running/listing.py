@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from h3lab.errors import guided
 from h3lab.running.folder import folders
 from h3lab.running.run import Run
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@guided
 def runs() -> pd.DataFrame:
     """Every run of this home, newest first: name, state, epoch, step, loss, when it was started, its lab."""
     import pandas as pd

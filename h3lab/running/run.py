@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from h3lab import records, worlds
-from h3lab.errors import LabError, UsageError
+from h3lab.errors import LabError, UsageError, guided
 from h3lab.records import Record
 from h3lab.running import journal, results
 from h3lab.running.folder import ENDED, RunFolder
@@ -26,6 +26,7 @@ POLL_SECONDS, LOOK_SECONDS = 0.02, 2.0
 PATIENCE_SECONDS = 5.0
 
 
+@guided
 class Run:
     """What ``lab.train`` returns at once, and ``h3.attach(name)`` finds again. ``actor``: the one that was passed to
     ``lab.train``, which :meth:`wait` and :meth:`stop` load the result into."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from h3lab import worlds
-from h3lab.errors import UsageError
+from h3lab.errors import UsageError, guided
 from h3lab.running.folder import find
 from h3lab.running.run import Run
 
 
+@guided
 def watch(*runs: Run | str) -> None:
     """Show runs (or their names) in one figure in this cell, live: ``h3.watch(alone, taught)``."""
     if not runs or not all(isinstance(run, Run | str) for run in runs):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from h3lab import worlds
-from h3lab.errors import DataError, UsageError
+from h3lab.errors import DataError, UsageError, guided
 from h3lab.keys import Keyed
 from h3lab.source import Source
 from h3lab.sources.files import Files
@@ -20,6 +20,7 @@ from h3lab.sources.frames import frame
 from h3lab.sources.places import is_url
 
 
+@guided
 def read(what: Any, *, format: str | None = None, key: str | Sequence[str] | None = None) -> Source:
     """A source of raw rows; nothing but metadata is read now.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from h3lab import worlds
 from h3lab.batch import Batch
-from h3lab.errors import UsageError
+from h3lab.errors import UsageError, guided
 from h3lab.feeds.feed import Feed
 from h3lab.model import Model
 from h3lab.options import Options
@@ -28,6 +28,7 @@ from h3lab.training.threads import Threads
 from h3lab.transfer import Distill, parameters_of
 
 
+@guided
 def train(
     actor: Any,
     data: Any,
@@ -62,6 +63,7 @@ def train(
     return Training(actor, model, schedule, held_out, Settings(steerable, **values), transfer, start)
 
 
+@guided
 class Training:
     """One training, to be iterated; each record comes after its step. See :func:`train`.
 
