@@ -226,9 +226,8 @@ class SklearnModel(BaseEstimator):
         if has.learns == "batches":
             if self.spec_.classes is not None:
                 options["classes"] = np.asarray(self.spec_.labels)
-            if (
-                getattr(self.estimator, "batch_size", None) == "auto"
-            ):  # a perceptron would cut a batch into smaller ones
+            # A perceptron would cut a batch into smaller ones.
+            if getattr(self.estimator, "batch_size", None) == "auto":
                 model.batch_size = rows_of(chosen.x)
         getattr(model, has.method)(chosen.x, y, **options)
         self._steps += 1
