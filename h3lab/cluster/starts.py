@@ -20,7 +20,7 @@ from h3lab.cluster.launch import Launch
 from h3lab.errors import NameInUse, StorageError, UsageError
 from h3lab.feeds import manifest
 from h3lab.home import room
-from h3lab.running.folder import RunFolder
+from h3lab.running.folder import ENDED, RunFolder, folders, naming
 from h3lab.running.run import Run
 from h3lab.serial.fingerprints import fingerprint
 
@@ -33,12 +33,7 @@ def begin(
 
     from h3lab.training.loop import train
 
-    going = [run for run in lab.runs if run.name.rpartition("/")[0] == actor.name]
-    if going and not again:
-        raise NameInUse(
-            f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({actor.name!r}), end it with "
-            f"h3.attach({actor.name!r}).stop(), or give lab.train(..., replace=True)."
-        )
+    in_use(lab, actor.name, again)  # before rows are prepared for nothing; it counts below
     feed, settings = _stored(lab, actor, data, settings)
     copy = clone(actor)
     given = {
@@ -55,17 +50,30 @@ def begin(
         copy.set_params(validation=None)  # what it says is in the settings, and may be large
     launch = Launch(clone(copy), feed, **given, snapshot_every=more["snapshot_every"], settings=fixed)
     launch.journal_bytes = _journal_bytes(launch.journal_bytes)
-    for run in going:  # not before everything else was found right
-        run.stop()
-    folder = RunFolder.claim(actor.name)
-    try:
-        launch.write(folder)
-    except BaseException:
-        shutil.rmtree(folder.path)
-        raise
-    folder.write_state("queued", attempt=0, step=0, message="queued")
-    folder.write_info(number=int(folder.path.name), lab=lab.name, ranks=ranks, feed=str(feed), **_told(planned))
+    with naming(actor.name):
+        for run in in_use(lab, actor.name, again):  # not before everything else was found right
+            run.stop()
+        in_use(lab, actor.name, again=False)
+        folder = RunFolder.claim(actor.name)
+        try:
+            launch.write(folder)
+        except BaseException:
+            shutil.rmtree(folder.path)
+            raise
+        folder.write_state("queued", attempt=0, step=0, message="queued")
+        folder.write_info(number=int(folder.path.name), lab=lab.name, ranks=ranks, feed=str(feed), **_told(planned))
     return Run(folder, actor)
+
+
+def in_use(lab: Any, name: str, again: bool) -> list[Run]:
+    """The runs of this name that have not ended; NameInUse where there is one and it shall not be replaced."""
+    going = [Run(f) for f in folders(name) if f.info.get("lab") == lab.name and f.state["state"] not in ENDED]
+    if going and not again:
+        raise NameInUse(
+            f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({name!r}), end it with "
+            f"h3.attach({name!r}).stop(), or give lab.train(..., replace=True)."
+        )
+    return going
 
 
 def _journal_bytes(default: int) -> int:

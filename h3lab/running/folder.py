@@ -24,15 +24,19 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from h3lab.errors import RunNotFound, UnknownName, UsageError
+from h3lab.errors import NameInUse, RunNotFound, UnknownName, UsageError
 from h3lab.home import lock_file, read_json, room, write_json
 
 #: ``lost`` is a run whose rank has died and which the lab is bringing back.
 STATES = ("queued", "starting", "training", "paused", "lost", "finished", "stopped", "failed")
 ENDED = frozenset({"finished", "stopped", "failed"})
+NAME = r"[\w][\w.\- ]{0,99}"
+#: How long one notebook waits for another that is starting (or ending) a run of the same name.
+NAMING_SECONDS, POLL_SECONDS = 60.0, 0.01
 
 
 class RunFolder:
@@ -55,13 +59,7 @@ class RunFolder:
     @classmethod
     def claim(cls, actor: str) -> RunFolder:
         """Make the next numbered folder of an actor's runs; ``mkdir`` decides who gets a number."""
-        if not re.fullmatch(r"[\w][\w.\- ]{0,99}", actor):
-            raise UsageError(
-                f"{actor!r} came as a name; expected letters, digits, '_', '-', '.' and spaces, not starting with "
-                "a dot or dash, at most 100 of them, because the run's folder is named after it."
-            )
-        parent = room("runs") / actor
-        parent.mkdir(mode=0o700, exist_ok=True)
+        parent = _room_of(actor)
         number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
         while True:
             try:
@@ -140,6 +138,35 @@ class RunFolder:
         return f"RunFolder({self.name!r})"
 
 
+def _room_of(actor: str) -> Path:
+    if not re.fullmatch(NAME, actor):
+        raise UsageError(
+            f"{actor!r} came as a name; expected letters, digits, '_', '-', '.' and spaces, not starting with "
+            "a dot or dash, at most 100 of them, because the run's folder is named after it."
+        )
+    parent = room("runs") / actor
+    parent.mkdir(mode=0o700, exist_ok=True)
+    return parent
+
+
+@contextmanager
+def naming(actor: str) -> Iterator[None]:
+    """Alone look whether a name is free, and claim it: of two notebooks that start one name in the same instant both
+    would find it free. The lock goes with the process, so a notebook that dies within blocks nobody."""
+    deadline = time.monotonic() + NAMING_SECONDS
+    while (descriptor := lock_file(_room_of(actor) / ".naming")) is None:
+        if time.monotonic() > deadline:
+            raise NameInUse(
+                f"another process has been starting a run named {actor!r} for {NAMING_SECONDS:g} s. Try again, or "
+                "give this actor another name."
+            )
+        time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def find(name: str | None = None) -> RunFolder:
     """The folder of ``"digits/2"``, of the newest run of ``"digits"``, or of the run started last (None)."""
     runs = room("runs")
@@ -148,20 +175,21 @@ def find(name: str | None = None) -> RunFolder:
         if not candidates:
             raise RunNotFound(f"no run has been started yet in {runs.parent}. Start one with lab.train(actor, feed).")
         return max(candidates, key=lambda folder: folder.info.get("created", 0.0))
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} came; expected the name of a run, for example 'digits' (its newest) or 'digits/2'.")
     actor, _, number = name.partition("/")
-    # A number that was claimed and never started, because its notebook died in between, is no run.
-    numbers = [int(path.parent.name) for path in (runs / actor).glob("*/run.json") if path.parent.name.isdigit()]
+    numbers = [int(folder.path.name) for folder in folders(actor)] if re.fullmatch(NAME, actor) else []
     asked = re.fullmatch("[0-9]+", number)
     chosen = int(number) if asked else max(numbers, default=0)
     if chosen not in numbers or (number and not asked):
-        known = sorted({p.name for p in runs.iterdir()})
-        error = UnknownName("run", name, [f"{actor}/{n}" for n in sorted(numbers)] or known, str(runs))
-        raise RunNotFound(str(error))
+        known = [f"{actor}/{n}" for n in numbers] or sorted({folder.path.parent.name for folder in folders()})
+        raise RunNotFound(str(UnknownName("run", name, known, str(runs))))
     return RunFolder(runs / actor / str(chosen))
 
 
-def folders() -> Iterator[RunFolder]:
-    """Every run of this home that was really started, oldest number first within a name."""
-    for actor in sorted(room("runs").iterdir()):
-        started = [path.parent for path in actor.glob("*/run.json") if path.parent.name.isdigit()]
+def folders(actor: str = "*") -> Iterator[RunFolder]:
+    """Every run of this home (or of one name) that was really started, oldest number first within a name: a number
+    that was claimed by a notebook which died before it had written ``run.json`` is no run."""
+    for parent in sorted(room("runs").glob(actor)):
+        started = [path.parent for path in parent.glob("*/run.json") if path.parent.name.isdigit()]
         yield from map(RunFolder, sorted(started, key=lambda path: int(path.name)))

@@ -1,0 +1,63 @@
+"""Twice, and tomorrow: cells executed again, two notebooks on one laboratory, kernels that die or wait."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import h3lab as h3
+from h3lab.errors import RunNotFound, UsageError
+from h3lab.running.folder import folders
+
+from .conftest import network, until
+
+RACE = """
+    import pathlib, sys, time
+    import numpy as np
+    from sklearn.linear_model import SGDClassifier
+    import h3lab as h3
+    lab = h3.Lab()
+    X, y = np.random.default_rng(0).normal(size=(64, 4)), np.arange(64) % 2
+    actor = h3.Actor("raced", SGDClassifier(loss="log_loss"))
+    next(iter(h3.train(actor, (X, y), epochs=1)))  # whatever is imported late is imported now
+    print("ready", flush=True)
+    while not pathlib.Path(sys.argv[1]).exists():
+        time.sleep(0.001)
+    try:
+        print("has", lab.train(actor, (X, y), epochs=10**7).name)
+    except h3.errors.NameInUse as error:
+        print("refused", error)
+"""
+
+
+def python(code, *arguments, **more):
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)
+
+
+def test_of_notebooks_that_start_one_name_in_the_same_instant_one_has_it(lab, tmp_path):
+    notebooks = [python(RACE, tmp_path / "go") for _ in range(3)]
+    for notebook in notebooks:
+        until(lambda n=notebook: "ready" in n.stdout.readline(), what="it stands at the line")
+    (tmp_path / "go").touch()
+    said = [notebook.communicate(timeout=60)[0].splitlines()[-1] for notebook in notebooks]
+    assert len([line for line in said if line.startswith("has raced/")]) == 1, said
+    assert len([line for line in said if line.startswith("refused") and "replace=True" in line]) == 2, said
+    assert len([run for run in lab.runs if run.name.startswith("raced/")]) == 1
+
+
+def test_a_run_that_does_not_exist_is_told_with_the_closest_and_the_list(lab, digits):
+    run = lab.train(h3.Actor("sought", h3.TorchModel(network)), digits, epochs=1).wait()
+    assert h3.attach().name == h3.attach("sought").name == h3.attach("sought/1").name == run.name == "sought/1"
+    with pytest.raises(RunNotFound, match=r"Did you mean 'sought'\? Known: .*sought"):
+        h3.attach("sougt")
+    with pytest.raises(RunNotFound, match=r"no run 'sought/7'.*Known: sought/1\."):
+        h3.attach("sought/7")
+    with pytest.raises(UsageError, match=r"7 came; expected the name of a run, for example 'digits'"):
+        h3.attach(7)
+    run.delete()
+    with pytest.raises(RunNotFound) as told:
+        h3.attach("sought")
+    assert "Known: sought" not in str(told.value), "a deleted run is not offered"
+    assert not list(folders("sought"))
