@@ -29,6 +29,7 @@ PIP = {
     "s3fs": "s3fs",
     "skops": "skops",
     "sqlalchemy": "sqlalchemy",
+    "psycopg": '"psycopg[binary]"',
 }
 
 
@@ -89,6 +90,7 @@ SOURCES = {
     "memory": "h3lab.sources.frames:reopen",
     "keyed": "h3lab.keys:reopen",
     "split": "h3lab.splits:reopen",
+    "sql": "h3lab.sources.sql:reopen",
 }
 
 

@@ -11,23 +11,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from h3lab import worlds
-from h3lab.errors import DataError, UsageError, guided
+from h3lab.errors import DataError, UsageError, guided, redacted
 from h3lab.keys import Keyed
 from h3lab.source import Source
 from h3lab.sources.files import Files
 from h3lab.sources.formats import MODULES
 from h3lab.sources.frames import frame
 from h3lab.sources.places import is_url
+from h3lab.sources.sql import is_database, read_sql
 
 
 @guided
-def read(what: Any, *, format: str | None = None, key: str | Sequence[str] | None = None) -> Source:
+def read(
+    what: Any,
+    *,
+    format: str | None = None,
+    key: str | Sequence[str] | None = None,
+    table: str | None = None,
+    query: str | None = None,
+) -> Source:
     """A source of raw rows; nothing but metadata is read now.
 
     ``what``: a path, URL, glob or folder, or a list of them (Parquet, CSV and TSV with a header, JSON lines, Arrow,
     npy, npz; the ending or ``format`` says which); a pandas DataFrame, an Arrow table, ``(X, y)`` arrays (columns x0,
     x1, ... and y), a list of dicts; a Source is returned as it is. ``key``: the column, or columns, whose values know a
     row; without it rows are known by file and row number.
+
+    A database by its SQLAlchemy URL: ``read("postgresql+psycopg://user@host/db", table="weather", key=["origin",
+    "time_hour"])``, with ``table`` (or ``"schema.table"``) or a ``query``, read in the order of ``key``, which is the
+    table's primary key where none is given.
 
     DataError: no such file, files that differ in columns or types. UnknownName: a key that is no column.
 
@@ -45,6 +57,16 @@ def read(what: Any, *, format: str | None = None, key: str | Sequence[str] | Non
     >>> len(train) + len(test)
     3
     """
+    url = what if isinstance(what, str) else _database_url(what)
+    if url is not None and is_database(url):
+        if format is not None:
+            raise UsageError(f"format={format!r} came with a database; it is for files alone.")
+        return read_sql(url, table, query, key)
+    if table is not None or query is not None:
+        raise UsageError(
+            f"table={table!r}, query={query!r} came with {redacted(str(what))}; they are for databases, for example "
+            "postgresql+psycopg://user@host/database or sqlite:///file.db."
+        )
     source = _opened(what, format)
     return source if key is None else Keyed(source, key)
 
@@ -70,6 +92,12 @@ def _opened(what: Any, format: str | None) -> Source:
         f"a {type(what).__name__} came; expected a path, URL or glob (or a list of them) of {', '.join(MODULES)} files,"
         " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, or a Source."
     )
+
+
+def _database_url(what: Any) -> str | None:
+    """The whole of SQLAlchemy's own URL, whose text would have *** for its password."""
+    made = getattr(what, "render_as_string", None)
+    return None if made is None else str(made(hide_password=False))
 
 
 def _plug(what: Any) -> Any:

@@ -1,0 +1,339 @@
+"""Tables of real databases are the rows that were written, in the order of their key, part by part."""
+
+import datetime as dt
+import decimal
+import pickle
+import socket
+import threading
+import uuid
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+import h3lab as h3
+from h3lab.errors import DamagedData, DataError, MissingExtra, UnknownName, UsageError
+from h3lab.serial import signed
+from h3lab.sources import sql
+from h3lab.testing import check_source
+
+ROWS = 300
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(sql, "PART_ROWS", 64)
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    return f"sqlite:///{tmp_path}/a.db"
+
+
+@pytest.fixture
+def postgres(service):
+    """A schema of its own in the server's `test` database, dropped afterwards."""
+    host, port = service("postgresql")
+    url = f"postgresql+psycopg://postgres@{host}:{port}/test"
+    schema = f"h3_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    yield f"{url}?options=-csearch_path%3D{schema}"
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request):
+    return request.getfixturevalue(request.param)
+
+
+def write(url: str, name: str = "flights", rows: int = ROWS, primary: bool = True) -> list[dict]:
+    """A table of every usual type, with nulls, in no order."""
+    table = sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column("origin", sa.String(3), primary_key=primary),
+        sa.Column("number", sa.Integer, primary_key=primary),
+        sa.Column("delay", sa.Float),
+        sa.Column("fare", sa.Numeric(8, 2)),
+        sa.Column("late", sa.Boolean),
+        sa.Column("day", sa.Date),
+        sa.Column("at", sa.DateTime),
+        sa.Column("note", sa.Text),
+    )
+    wanted = [
+        {
+            "origin": ["EWR", "JFK", "LGA"][n % 3],
+            "number": n // 3,
+            "delay": None if n % 7 == 0 else n / 8,
+            "fare": decimal.Decimal(n) / 4,
+            "late": n % 2 == 0,
+            "day": dt.date(2013, 1, 1) + dt.timedelta(days=n),
+            "at": dt.datetime(2013, 1, 1) + dt.timedelta(minutes=n),
+            "note": f"ü{n}" if n % 5 else None,
+        }
+        for n in range(rows)
+    ]
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    table.create(engine)
+    if rows:
+        with engine.begin() as connection:
+            connection.execute(table.insert(), [wanted[n] for n in np.random.default_rng(0).permutation(rows)])
+    return sorted(wanted, key=lambda row: (row["origin"], row["number"]))
+
+
+def execute(url: str, *statements: str) -> None:
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).begin() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+
+
+def test_a_table_keeps_the_promises_of_a_source(sqlite, service):
+    write(sqlite)
+    check_source(h3.read(sqlite, table="flights"))
+
+
+def test_a_table_of_a_server_keeps_the_promises_of_a_source(service):
+    host, port = service("postgresql")
+    url, name = f"postgresql+psycopg://postgres@{host}:{port}/test", f"h3_{uuid.uuid4().hex[:8]}"
+    write(url, name)
+    try:
+        check_source(h3.read(url, table=name))
+    finally:
+        execute(url, f"DROP TABLE {name}")
+
+
+def test_rows_come_with_their_types_in_the_order_of_the_primary_key(url):
+    wanted = write(url)
+    source = h3.read(url, table="flights")
+    rows = [row for table in source.tables() for row in table.to_pylist()]
+    assert rows == wanted
+    assert [part.rows for part in source.parts()] == [64, 64, 64, 64, 44]
+    assert source.head(2)["origin"].tolist() == ["EWR", "EWR"]
+
+
+def test_a_part_asks_for_its_rows_alone(url, monkeypatch):
+    write(url)
+    source = h3.read(url, table="flights", key="at")
+    asked = []
+    sa.event.listen(source.base._engine, "after_cursor_execute", lambda *a: asked.append(a[1].rowcount))
+    parts = source.parts()
+    for part in reversed(parts):
+        assert source.read(part, ["note"]).num_rows == part.rows
+    assert max(asked) <= 64 or url.startswith("sqlite")  # SQLite's driver does not count
+
+
+def test_a_query_is_a_source_too(url):
+    wanted = write(url)
+    source = h3.read(url, query="SELECT number, delay * 2 AS twice FROM flights WHERE origin = 'JFK'", key="number")
+    rows = [row for table in source.tables() for row in table.to_pylist()]
+    assert [row["number"] for row in rows] == [row["number"] for row in wanted if row["origin"] == "JFK"]
+    assert source.schema.field("twice").type == pa.float64()
+
+
+def test_rows_of_the_same_key_stay_in_one_part(url):
+    write(url, primary=False)
+    for source in (h3.read(url, table="flights", key="origin"), h3.read(url, table="flights", key=["late", "origin"])):
+        parts = source.parts()
+        assert sum(part.rows for part in parts) == len(source) == ROWS
+        rows = [row for part in parts for row in source.read(part).to_pylist()]
+        assert len({(row["origin"], row["number"]) for row in rows}) == ROWS
+        assert rows == [row for part in parts for row in source.read(part).to_pylist()]
+
+
+def test_keys_do_not_depend_on_the_rows_beside(url):
+    write(url)
+    source = h3.read(url, table="flights")
+    before = dict(zip(rows_of(source), keys_of(source), strict=True))
+    execute(url, "DELETE FROM flights WHERE number % 2 = 0")
+    after = h3.read(url, table="flights")
+    assert all(before[row] == key for row, key in zip(rows_of(after), keys_of(after), strict=True))
+
+
+def rows_of(source):
+    return [(r["origin"], r["number"]) for t in source.tables(["origin", "number"]) for r in t.to_pylist()]
+
+
+def keys_of(source):
+    return [k for part in source.parts() for k in source.keys(part, source.read(part, ["note"])).tolist()]
+
+
+def test_rows_that_came_later_are_no_part_of_it(url):
+    write(url)
+    source = h3.read(url, table="flights")
+    parts = source.parts()
+    execute(url, "INSERT INTO flights (origin, number) VALUES ('ZZZ', 1)")
+    assert sum(source.read(part).num_rows for part in parts) == ROWS
+    execute(url, "INSERT INTO flights (origin, number) VALUES ('EWR', -1)")
+    assert sum(source.read(part).num_rows for part in parts[1:]) == ROWS - 64
+
+
+def test_a_table_that_changed_is_noticed(url):
+    write(url)
+    source = h3.read(url, table="flights")
+    part = source.parts()[0]
+    execute(url, "DELETE FROM flights WHERE origin = 'EWR' AND number = 3")
+    with pytest.raises(DamagedData, match="64 rows were found before, 63 now; the table has changed"):
+        source.read(part)
+
+
+def test_an_empty_table_has_no_rows(url):
+    write(url, rows=0)
+    source = h3.read(url, table="flights")
+    assert len(source) == 0
+    assert source.read(source.parts()[0]).schema.equals(source.schema)
+
+
+def test_what_is_wrong_is_named(url):
+    write(url, primary=False)
+    with pytest.raises(UsageError, match=r"no primary key.*key=\['origin'\]"):
+        h3.read(url, table="flights")
+    with pytest.raises(UsageError, match="expected one of them"):
+        h3.read(url)
+    with pytest.raises(UnknownName, match="Did you mean 'flights'"):
+        h3.read(url, table="flihgts")
+    with pytest.raises(UnknownName, match="Did you mean 'number'"):
+        h3.read(url, table="flights", key="nubmer")
+    with pytest.raises(DataError, match="no delay, which is their key"):
+        h3.read(url, table="flights", key="delay").parts()
+    with pytest.raises(DataError, match="SELEC|syntax error"):
+        h3.read(url, query="SELEC 1", key="a")
+    with pytest.raises(UsageError, match="for databases"):
+        h3.read([{"a": 1}], table="flights")
+
+
+def test_a_value_of_another_type_is_named(sqlite):
+    execute(
+        sqlite, "CREATE TABLE t (id INTEGER PRIMARY KEY, price FLOAT)", "INSERT INTO t VALUES (1, 2.5), (2, 'dear')"
+    )
+    source = h3.read(sqlite, table="t")
+    with pytest.raises(DataError, match=r"part 0 .*column 'price' is double, and 'dear' came"):
+        source.read(source.parts()[0])
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password(monkeypatch):
+    monkeypatch.setattr(sql, "RETRY_SECONDS", (0.0,))
+    with socket.socket() as held:  # bound, and nobody listens
+        held.bind(("127.0.0.1", 0))
+        url = f"postgresql+psycopg://me:geheim@127.0.0.1:{held.getsockname()[1]}/test"
+        with pytest.raises(DataError, match="its columns cannot be read") as caught:
+            h3.read(url, table="flights")
+    assert "geheim" not in str(caught.value) and "me:***@" in str(caught.value)
+
+
+def test_refused_credentials_are_named(service):
+    host, port = service("postgresql")
+    with pytest.raises(DataError, match="nobody_here"):
+        h3.read(f"postgresql+psycopg://nobody_here:geheim@{host}:{port}/test", table="flights")
+
+
+def test_a_password_is_never_told(sqlite):
+    write(sqlite)
+    source = h3.read(sqlite, table="flights")
+    source.base.url = "postgresql+psycopg://me:geheim@127.0.0.1/test"
+    assert "geheim" not in f"{source!r} {source.describe()} {source.title}"
+    with pytest.raises(DataError, match=r"password, which is not kept.*pgpass"):
+        h3.sources.sql.reopen(source.base.describe())
+
+
+def test_a_server_that_dies_in_the_middle_is_waited_for(service, postgres):
+    """Through a relay that is cut while a part is read, and comes back."""
+    wanted = write(postgres)
+    host, port = service("postgresql")
+    with Relay(host, port) as relay:
+        source = h3.read(postgres.replace(f"{host}:{port}", f"127.0.0.1:{relay.port}"), table="flights")
+        parts = source.parts()
+        rows = source.read(parts[0]).to_pylist()
+        relay.cut()
+        threading.Timer(0.3, relay.mend).start()
+        rows += [row for part in parts[1:] for row in source.read(part).to_pylist()]
+    assert rows == wanted
+
+
+def test_a_server_that_stays_away_is_an_error_that_says_how_to_go_on(service, postgres, monkeypatch):
+    monkeypatch.setattr(sql, "RETRY_SECONDS", (0.01,))
+    write(postgres)
+    host, port = service("postgresql")
+    with Relay(host, port) as relay:
+        source = h3.read(postgres.replace(f"{host}:{port}", f"127.0.0.1:{relay.port}"), table="flights")
+        part = source.parts()[1]
+        relay.cut()
+        with pytest.raises(DataError, match=r"part 1 .*cannot be read.*Nothing is lost"):
+            source.read(part)
+
+
+class Relay:
+    """A port that passes everything on to a server, and can be cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to, self._pairs, self._listener = (host, port), [], None
+        self.port = 0
+        self.mend()
+
+    def mend(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        for end in self._pairs:
+            end.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near = listener.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(self._to)
+            self._pairs += [near, far]
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
+
+    @staticmethod
+    def _pass(a: socket.socket, b: socket.socket) -> None:
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+        except OSError:
+            pass
+        finally:
+            a.close(), b.close()
+
+    def __enter__(self) -> "Relay":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.cut()
+
+
+def test_a_missing_driver_is_a_pip_line():
+    with pytest.raises(MissingExtra, match="pip install oracledb"):
+        h3.read("oracle+oracledb://me@127.0.0.1/x", table="t")
+
+
+def test_it_travels(url):
+    write(url)
+    source = h3.read(url, table="flights")
+    assert signed.loads(signed.dumps(source)).head().equals(source.head())
+    assert len(pickle.dumps(source)) < 4000
+
+
+def test_a_table_is_prepared(sqlite, tmp_path):
+    from sklearn.preprocessing import StandardScaler
+
+    write(sqlite)
+    pipeline = h3.Pipeline(h3.Preprocessor("numbers", ["number", "fare"], StandardScaler()), label="late")
+    from h3lab.preparing.prepare import prepare
+
+    feed = prepare(pipeline, h3.read(sqlite, table="flights"), to=tmp_path / "feed")
+    X, y = feed.arrays()
+    assert X.shape == (ROWS, 2) and len(y) == ROWS
+    assert np.allclose(X.mean(axis=0), 0, atol=1e-12)
