@@ -62,16 +62,23 @@ def reusable(store: Any, pipeline: Pipeline, parts: Sequence[Part], on_null_labe
         return None
     if pipeline.fitted and found["pipeline"] != pipeline.fingerprint:
         return None
+    if not pipeline.fitted and found.get("unsaved"):
+        return None  # its pipeline is not there to be opened, so it is fitted again
+    if _cross_fitted(found["workers"]) and (found["counts"]["passes"] == 0) != pipeline.fitted:
+        return None  # rows that a target encoder was fitted on are encoded otherwise than rows that it is applied to
     # A source that cannot tell whether its rows have changed gives no version; then nothing is taken for the same.
     versioned = all(part.version for part in parts)
     same = [seen["identity"] for seen in found["source_parts"]] == [identity(part) for part in parts]
     return found if versioned and same else None
 
 
-def written(store: Any, pipeline: Pipeline, on_null_label: str) -> dict[str, dict[str, Any]]:
-    """Parts of the current manifest that the same fitted pipeline has made: identity → what writing it had found."""
+def written(store: Any, pipeline: Pipeline, on_null_label: str, applied: bool) -> dict[str, dict[str, Any]]:
+    """Parts of the current manifest that the same fitted pipeline has made: identity → what writing it had found.
+    ``applied``: it came fitted, and was not fitted on these rows."""
     found = current(store)
     if found is None or found["pipeline"] != pipeline.fingerprint or found["on_null_label"] != on_null_label:
+        return {}
+    if _cross_fitted(found["workers"]) and not (applied and found["counts"]["passes"] == 0):
         return {}
     entries = {entry["source"]: entry for entry in found["parts"]}
     out = {}
@@ -80,3 +87,7 @@ def written(store: Any, pipeline: Pipeline, on_null_label: str) -> dict[str, dic
             result = {"rows": seen["rows"], "dropped": seen["dropped"], "seconds": 0.0, "reused": True}
             out[seen["identity"]] = result | ({"entry": entries[seen["identity"]]} if seen["stored"] else {})
     return out
+
+
+def _cross_fitted(workers: Sequence[dict[str, Any]]) -> bool:
+    return any("cross_fitted" in how for how in workers)

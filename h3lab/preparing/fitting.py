@@ -86,7 +86,7 @@ def _superseded(job: Job, saved: dict[str, tuple[int, int, Any]]) -> dict[str, t
     """What is kept now; files of earlier stages that nobody will read again are removed."""
     for name in saved.keys() & job.saved.keys():
         stage, count, _ = job.saved[name]
-        for part in range(len(job.parts)):
+        for part in range(len(job.parts)) if stage != saved[name][0] else ():
             for number in range(count):
                 job.file(name, stage, number, part).unlink(missing_ok=True)
     return {**job.saved, **saved}

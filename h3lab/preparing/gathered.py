@@ -15,13 +15,14 @@ import numpy as np
 from h3lab import worlds
 from h3lab.preparing import chain
 from h3lab.preparing.executor import Executor
-from h3lab.preparing.growing import Growing
+from h3lab.preparing.growing import Growing, cross_fits, drawn
 from h3lab.preparing.labels import Labels
 from h3lab.preparing.passes import ColumnFit, Look, fit_column
 from h3lab.preparing.workroom import Shared
 
 #: States that are merged at a time, so that the driver never holds those of a thousand parts.
 MERGED_AT_A_TIME = 16
+CROSSED = ", and these rows are encoded by their own labels too, without scikit-learn's cross-fitting"
 
 
 def column_bytes() -> int:
@@ -83,8 +84,10 @@ class Gathered:
         columns = [(shared, task) for _, task in tasks]
         found = executor.map(fit_column, columns, "fitting whole columns") if columns else []
         workers: dict[str, list[Any]] = {}
-        for (one, _), fitted in zip(tasks, found, strict=True):
+        for (one, task), fitted in zip(tasks, found, strict=True):
             workers.setdefault(one.block.name, []).append(fitted.value)
+            if task.cross is not None:
+                self.saved[one.block.name] = (len(one.stages) + 1, 1, None)
         for name, stage in workers.items():
             self.growing[name].fitted(tuple(stage))
 
@@ -97,14 +100,17 @@ class Gathered:
             return ColumnFit(name, number, runs(self.counts, 5 * width), stream=True)
         share = min(1.0, column_bytes() / max(size, 1))
         how["bytes"] = size
+        crossed = cross_fits(one.pending.workers[number])  # type: ignore[union-attr]
         if share < 1:
             how |= {"how": "sample", "share": round(share, 4)}
             warnings.warn(
                 f"{how['worker']} of {one.where} needs its whole column, {size:,} bytes; it is fitted on a sample of "
-                f"{share:.1%} of the rows. Allow more with H3LAB_COLUMN_BYTES={size}.",
+                f"{share:.1%} of the rows{CROSSED if crossed else ''}. Allow more with H3LAB_COLUMN_BYTES={size}.",
                 stacklevel=2,
             )
-        return ColumnFit(name, number, [list(self.counts)], share)
+        seed = drawn(one.seed, name, len(one.stages), number, "fit_transform") if crossed and share == 1 else None
+        how |= {} if seed is None else {"cross_fitted": seed}
+        return ColumnFit(name, number, [list(self.counts)], share, cross=seed)
 
 
 def runs(counts: dict[int, int], least: int) -> list[list[int]]:

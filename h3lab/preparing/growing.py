@@ -74,8 +74,7 @@ class Growing:
         fresh = clone(worker)
         for name, value in sorted(fresh.get_params(deep=True).items()):
             if value is None and (name == "random_state" or name.endswith("__random_state")):
-                drawn = int(fingerprint(self.seed, self.block.name, place, number, name)[:7], 16)
-                fresh.set_params(**{name: drawn})
+                fresh.set_params(**{name: drawn(self.seed, self.block.name, place, number, name)})
         return fresh
 
     def _described(self, clones: chain.Stage, place: int, how: str) -> dict[str, Any]:
@@ -86,6 +85,7 @@ class Growing:
         if sees_labels(clones[0]):
             found["labels"] = True
         states = {k: v for k, v in clones[0].get_params(deep=True).items() if k.endswith("random_state")}
+        states = {k: v for k, v in states.items() if v != "deprecated"}
         if states:
             found["random_state"] = {k: v if isinstance(v, int) else repr(v) for k, v in states.items()}
         return found
@@ -130,6 +130,20 @@ def check_kinds(worker: Any, x: Any, where: str) -> None:
                 f"{where}, worker {chain.name_of(worker)}: column {name!r} is {type_}; a column of {expected} is "
                 "expected. Give this column to a block of its own, or convert it in the source."
             )
+
+
+def drawn(seed: int, block: str, place: int, number: int, name: str) -> int:
+    """The random state of a worker that has none: the same for a pipeline's seed and the worker's place in it."""
+    return int(fingerprint(seed, block, place, number, name)[:7], 16)
+
+
+def cross_fits(worker: Any) -> bool:
+    """Whether a worker's ``fit_transform`` gives its training rows other values than ``transform`` does."""
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import TargetEncoder
+
+    steps = [step for _, step in worker.steps] if isinstance(worker, Pipeline) else [worker]
+    return any(isinstance(step, TargetEncoder) for step in steps)
 
 
 def sees_labels(worker: Any) -> bool:

@@ -176,13 +176,15 @@ def _keep_labels(job: Job, table: pa.Table, keys: np.ndarray, number: int) -> No
 @dataclass(frozen=True)
 class ColumnFit:
     """One worker that is fitted on a whole column. ``runs``: the parts that have rows, in runs that ``partial_fit``
-    takes at once where ``stream`` says so; ``share`` of the rows is taken, by key."""
+    takes at once where ``stream`` says so; ``share`` of the rows is taken, by key. ``cross``: the rows go on as the
+    worker's ``fit_transform`` gives them, from this seed."""
 
     block: str
     number: int
     runs: Sequence[Sequence[int]]
     share: float = 1.0
     stream: bool = False
+    cross: int | None = None
 
 
 def fit_column(task: tuple[Shared, ColumnFit]) -> Shared:
@@ -209,9 +211,33 @@ def fit_column(task: tuple[Shared, ColumnFit]) -> Shared:
         with chain.naming(worker, x, where):
             if what.stream:
                 worker.partial_fit(native(x))
+            elif what.cross is not None:
+                _keep_crossed(job, what, at, _crossed(worker, native(x), y, what.cross))
             else:
                 worker.fit(native(x)) if y is None else worker.fit(native(x), y)
     return Shared(worker, job.folder / f"fitted-{at}-{what.number}-{task[0].path.name}-{what.block}")
+
+
+def _crossed(worker: Any, x: Any, y: Any, seed: int) -> Any:
+    """``fit_transform`` from a seed: since scikit-learn 1.9 a target encoder without a splitter of its own draws its
+    folds from NumPy's global stream, which is put back."""
+    before = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        return worker.fit_transform(x, y)
+    finally:
+        np.random.set_state(before)
+
+
+def _keep_crossed(job: Job, what: ColumnFit, at: int, out: Any) -> None:
+    """What ``fit_transform`` gave, part by part, for the next stage to begin with. A target encoder encodes each row
+    it is fitted on without looking at that row's own label; its ``transform`` would look."""
+    begin = 0
+    for part in (number for run in what.runs for number in run):
+        rows = kept(job.file(what.block, at, what.number, part)).shape[0]
+        piece = out.iloc[begin : begin + rows] if hasattr(out, "iloc") else out[begin : begin + rows]
+        keep(job.file(what.block, at + 1, 0, part), piece)
+        begin += rows
 
 
 def write(task: Task) -> dict[str, Any]:

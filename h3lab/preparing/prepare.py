@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -59,7 +60,7 @@ def prepare(
     show = progress or (lambda what, done, total: None)
     if store is not None and (found := manifest.reusable(store, pipeline, parts, on_null_label)):
         show("reused", len(parts), len(parts))
-        return _opened(store, found, pipeline if pipeline.fitted else None)
+        return _opened(store, found, pipeline)
     executor = executor or Here()
     with _alone(store), _room(store) as folder:
         if not isinstance(executor, Here) and in_memory(source.describe()):
@@ -79,7 +80,8 @@ def _prepared(job: Job, store: Any, executor: Executor, show: Progress, on_null_
     where = store or (None if isinstance(executor, Here) else worlds.load("h3lab.stores:open_store")(job.folder))
     job = replace(job, store=None if where is None else where.folder)
     began = time.perf_counter()
-    known = {} if store is None else manifest.written(store, job.pipeline, on_null_label)
+    applied = counts["passes"] == 0
+    known = {} if store is None else manifest.written(store, job.pipeline, on_null_label, applied)
     results = _written(job, known, executor, show)
     counts |= {name: sum(found[name] for found in results) for name in ("rows", "dropped")}
     counts |= {"reused": sum("reused" in found for found in results)}
@@ -91,7 +93,15 @@ def _prepared(job: Job, store: Any, executor: Executor, show: Progress, on_null_
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
         ]
         return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline)
-    store.commit(manifest.of(job, results, counts, on_null_label), job.pipeline.to_document())
+    document = job.pipeline.to_document()
+    reason = documents.missing(document)
+    if reason is not None:
+        warnings.warn(
+            f"this feed can be trained on now, and h3.open_feed cannot open it later: {reason} Name it and prepare "
+            "again; h3.open_feed(..., types=[...]) is then given it.",
+            stacklevel=3,
+        )
+    store.commit(manifest.of(job, results, counts, on_null_label) | {"unsaved": reason}, document)
     store.collect_garbage()
     return _opened(store, store.manifest(), job.pipeline)
 
@@ -108,10 +118,11 @@ def _written(job: Job, known: dict[str, Any], executor: Executor, show: Progress
     return [found for found in results if found is not None]
 
 
-def _opened(store: Any, found: dict[str, Any], pipeline: Pipeline | None) -> Feed:
-    types = [] if pipeline is None else documents.types_of(pipeline)
-    spec = Spec.from_json(found["spec"])
-    return Feed(store.rows(found), spec, pipeline=pipeline, store=store, manifest=found, types=types)
+def _opened(store: Any, found: dict[str, Any], pipeline: Pipeline) -> Feed:
+    """The stored feed; where the pipeline that was given is not fitted, the stored one of the same recipe is."""
+    types, spec = documents.types_of(pipeline), Spec.from_json(found["spec"])
+    fitted = pipeline if pipeline.fitted else None
+    return Feed(store.rows(found), spec, pipeline=fitted, store=store, manifest=found, types=types)
 
 
 def labelled(pipeline: Pipeline, label: str | None) -> Pipeline:

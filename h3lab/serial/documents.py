@@ -66,6 +66,12 @@ def from_document(tree: Mapping[str, Any], types: Iterable[Any] = ()) -> Pipelin
     return pipeline.with_fitted(Fitted(spec, schema, stages, f["names"], f["how"], f["fingerprint"]))
 
 
+def missing(document: Mapping[str, Any]) -> str | None:
+    """Why a document is not whole, and so cannot be opened; None where it can."""
+    stages = document.get("fitted", {}).get("stages", {}).values()
+    return next((str(saved["reason"]) for saved in [*document["blocks"], *stages] if saved["workers"] is None), None)
+
+
 def types_of(pipeline: Pipeline) -> list[Any]:
     """Classes and functions of the user's own in a pipeline, which :func:`from_document` must be given."""
     return trust.types_in([list(block.workers) for block in pipeline.preprocessors])
