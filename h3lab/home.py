@@ -6,11 +6,17 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+POLL_SECONDS = 0.01
 
 
 def home() -> Path:
@@ -27,7 +33,7 @@ def home() -> Path:
 
 
 def room(name: str) -> Path:
-    """A folder of the home, ``runs``, ``feeds``, ``labs`` or ``keys``, made with mode 0700 where it is missing."""
+    """A folder of the home (``runs feeds labs keys locks``), made with mode 0700 where it is missing."""
     path = home() / name
     path.mkdir(mode=0o700, exist_ok=True)
     return path
@@ -60,6 +66,21 @@ def lock_file(path: Path) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
+
+
+@contextmanager
+def alone(what: str | Path, waits: Callable[[float], None]) -> Iterator[None]:
+    """One process (and thread) at a time does this to ``what``. While it is another's turn ``waits(seconds)`` is called
+    and may raise. The lock goes with its process, so one that dies within blocks nobody."""
+    path = room("locks") / hashlib.sha256(str(what).encode()).hexdigest()[:32]
+    began = time.monotonic()
+    while (descriptor := lock_file(path)) is None:
+        waits(time.monotonic() - began)
+        time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,7 +18,7 @@ from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, end, look_after, revive
 from h3lab.cluster.starts import begin, feed_folder
 from h3lab.errors import EngineLost, LabError, guided
-from h3lab.home import write_json
+from h3lab.home import alone, write_json
 from h3lab.running.folder import ENDED, find, folders
 from h3lab.running.progress import Line, duration
 from h3lab.running.run import Run
@@ -173,15 +173,18 @@ class Lab:
             line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
 
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else Path(to).expanduser()
-        feed = prepare(
-            pipeline,
-            source,
-            to=folder,
-            label=label,
-            executor=Engines(self._folder, max(1, len(self._folder.status["slots"]))),
-            on_null_label=on_null_label,
-            progress=show,
-        )
+        # The same cell in two notebooks: the second one finds everything done.
+        told = "another notebook prepares this feed"
+        with alone(folder.absolute(), lambda seconds: line.show(f"{told}, {duration(seconds)}")):
+            feed = prepare(
+                pipeline,
+                source,
+                to=folder,
+                label=label,
+                executor=Engines(self._folder, max(1, len(self._folder.status["slots"]))),
+                on_null_label=on_null_label,
+                progress=show,
+            )
         line.end()
         return feed
 

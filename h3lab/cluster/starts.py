@@ -19,7 +19,7 @@ from h3lab import worlds
 from h3lab.cluster.launch import Launch
 from h3lab.errors import NameInUse, StorageError, UsageError
 from h3lab.feeds import manifest
-from h3lab.home import room
+from h3lab.home import alone, room
 from h3lab.running.folder import ENDED, RunFolder, folders, naming
 from h3lab.running.run import Run
 from h3lab.serial.fingerprints import fingerprint
@@ -152,11 +152,13 @@ def _kept(feed: Any) -> Any:
     if whole.url is not None:
         return feed
     folder = room("feeds") / feed.fingerprint
-    try:
-        # Storing it again would give its files new numbers under the feet of runs that read them.
-        return open_feed(folder)
-    except StorageError:
-        return feed.store(folder)
+    # Two notebooks that store the same rows would take each other's drafts for rubbish.
+    with alone(folder, lambda seconds: None):
+        try:
+            # Storing it again would give its files new numbers under the feet of runs that read them.
+            return open_feed(folder)
+        except StorageError:
+            return feed.store(folder)
 
 
 def _without_runs(transfer: Any) -> Any:

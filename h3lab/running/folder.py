@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from h3lab.errors import NameInUse, RunNotFound, UnknownName, UsageError
-from h3lab.home import lock_file, read_json, room, write_json
+from h3lab.home import alone, lock_file, read_json, room, write_json
 
 #: ``lost`` is a run whose rank has died and which the lab is bringing back.
 STATES = ("queued", "starting", "training", "paused", "lost", "finished", "stopped", "failed")
 ENDED = frozenset({"finished", "stopped", "failed"})
 NAME = r"[\w][\w.\- ]{0,99}"
 #: How long one notebook waits for another that is starting (or ending) a run of the same name.
-NAMING_SECONDS, POLL_SECONDS = 60.0, 0.01
+NAMING_SECONDS = 60.0
 
 
 class RunFolder:
@@ -59,7 +59,13 @@ class RunFolder:
     @classmethod
     def claim(cls, actor: str) -> RunFolder:
         """Make the next numbered folder of an actor's runs; ``mkdir`` decides who gets a number."""
-        parent = _room_of(actor)
+        if not re.fullmatch(NAME, actor):
+            raise UsageError(
+                f"{actor!r} came as a name; expected letters, digits, '_', '-', '.' and spaces, not starting with "
+                "a dot or dash, at most 100 of them, because the run's folder is named after it."
+            )
+        parent = room("runs") / actor
+        parent.mkdir(mode=0o700, exist_ok=True)
         number = max((int(p.name) for p in parent.iterdir() if p.name.isdigit()), default=0) + 1
         while True:
             try:
@@ -138,33 +144,20 @@ class RunFolder:
         return f"RunFolder({self.name!r})"
 
 
-def _room_of(actor: str) -> Path:
-    if not re.fullmatch(NAME, actor):
-        raise UsageError(
-            f"{actor!r} came as a name; expected letters, digits, '_', '-', '.' and spaces, not starting with "
-            "a dot or dash, at most 100 of them, because the run's folder is named after it."
-        )
-    parent = room("runs") / actor
-    parent.mkdir(mode=0o700, exist_ok=True)
-    return parent
-
-
 @contextmanager
 def naming(actor: str) -> Iterator[None]:
     """Alone look whether a name is free, and claim it: of two notebooks that start one name in the same instant both
-    would find it free. The lock goes with the process, so a notebook that dies within blocks nobody."""
-    deadline = time.monotonic() + NAMING_SECONDS
-    while (descriptor := lock_file(_room_of(actor) / ".naming")) is None:
-        if time.monotonic() > deadline:
+    would find it free."""
+
+    def waits(seconds: float) -> None:
+        if seconds > NAMING_SECONDS:
             raise NameInUse(
-                f"another process has been starting a run named {actor!r} for {NAMING_SECONDS:g} s. Try again, or "
-                "give this actor another name."
+                f"another process has been starting a run named {actor!r} for {seconds:.0f} s. Try again, or give "
+                "this actor another name."
             )
-        time.sleep(POLL_SECONDS)
-    try:
+
+    with alone(f"runs/{actor}", waits):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def find(name: str | None = None) -> RunFolder:
