@@ -7,7 +7,7 @@ It knows how rows become batches once it is fitted; it does not know how it is f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,6 +80,16 @@ class Pipeline:
         self.label, self.task, self.weight, self.join, self.seed = label, task, weight, join, seed
         self.dtype = None if dtype is None else np.dtype(dtype).name
         self._fitted: Fitted | None = None
+        self._remarks: Mapping[str, Sequence[str]] = {}
+
+    @staticmethod
+    def guess(source: Any, label: str | None = None, task: Task | None = None) -> Pipeline:
+        """A first pipeline for a table, chosen by the types of its columns and a sample of its rows; ``print`` it: it
+        is code to paste and edit, which says what was left out and why. ``source``: whatever ``h3.read`` takes.
+        UnknownName: a label that is no column. DataError: no rows, or no column to learn from."""
+        from h3lab.preparing.guess import guess
+
+        return guess(source, label, task)
 
     @property
     def columns(self) -> list[str]:
@@ -115,6 +125,12 @@ class Pipeline:
         """The same recipe, fitted (or, with None, not)."""
         new = Pipeline.__new__(Pipeline)
         new.__dict__ = {**self.__dict__, "_fitted": fitted}
+        return new
+
+    def with_remarks(self, remarks: Mapping[str, Sequence[str]]) -> Pipeline:
+        """The same with lines of comment in the code that it shows: by block, ``"head"`` and ``"foot"``."""
+        new = self.with_fitted(self._fitted)
+        new._remarks = remarks
         return new
 
     def replace(self, **changes: Any) -> Pipeline:
@@ -203,8 +219,17 @@ class Pipeline:
 
         return documents.from_document(tree, types)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
     def __repr__(self) -> str:
-        return portrait.text(self)
+        return portrait.program(self) if self._remarks else portrait.text(self)
+
+    def __str__(self) -> str:
+        return portrait.program(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": portrait.text(self), "text/html": portrait.html(self)}
+        return {"text/plain": repr(self), "text/html": portrait.html(self)}

@@ -5,6 +5,8 @@ It knows words and HTML without scripts or links; it computes nothing.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
     from h3lab.preprocessor import Preprocessor
 
+WIDTH = 100
 _STYLE = (
     "<style>.h3-pipeline{display:inline-grid;grid-template-columns:max-content max-content 1fr;gap:.15em 1.2em;"
     "font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;padding:.2em 0 .2em .9em}"
@@ -61,6 +64,63 @@ def text(pipeline: Pipeline) -> str:
         for i, (code, remark) in enumerate(entries)
     ]
     return "\n".join(["Pipeline(", *lines, ")" + (f"  # fitted: {pipeline.spec}" if pipeline.fitted else "")])
+
+
+def program(pipeline: Pipeline) -> str:
+    """The same as lines to paste into a cell: imports, remarks as comments, and ``pipeline = h3.Pipeline(...)``."""
+    remarks = pipeline._remarks
+    lines = [f"# {line}" for line in remarks.get("head", ())]
+    lines += ["import h3lab as h3", *_imports(pipeline), "", "pipeline = h3.Pipeline("]
+    for block in pipeline.preprocessors:
+        lines += [f"    # {line}" for line in remarks.get(block.name, ())]
+        told = clones(block)
+        lines += [*_called(block), *([f"    # {told}"] if told else [])]
+    if given := settings(pipeline):
+        lines.append(f"    {', '.join(given)},")
+    lines.append(")" + (f"  # fitted: {pipeline.spec}" if pipeline.fitted else ""))
+    return "\n".join([*lines, *(f"# {line}" for line in remarks.get("foot", ()))])
+
+
+def _called(block: Preprocessor) -> list[str]:
+    """A Preprocessor as code in lines that fit: columns are wrapped, workers have lines of their own."""
+    whole = f"    h3.{block_text(block)[0]},"
+    if len(whole) <= WIDTH:
+        return [whole]
+    columns = [f"{block.columns!r},"]
+    if not isinstance(block.columns, str):
+        wrapped = list(_wrapped([repr(name) for name in block.names]))
+        columns = ["[", *(f"    {line}" for line in wrapped), "],"] if len(wrapped) > 1 else [f"[{wrapped[0][:-1]}],"]
+    lines = [f"{block.name!r},", *columns, *(f"{one_line(worker)}," for worker in block.workers)]
+    lines += [f"source={block.source!r},"] if block.source else []
+    return ["    h3.Preprocessor(", *(f"        {line}" for line in lines), "    ),"]
+
+
+def _wrapped(items: Sequence[str]) -> Iterator[str]:
+    line = ""
+    for item in items:
+        if line and len(line) + len(item) > WIDTH - 16:
+            yield line.rstrip()
+            line = ""
+        line += f"{item}, "
+    yield line.rstrip()
+
+
+def _imports(pipeline: Pipeline) -> list[str]:
+    """One line a module, for the workers and the estimators inside them. What a notebook defined is there already."""
+    found: dict[str, set[str]] = {}
+    for block in pipeline.preprocessors:
+        for worker in block.workers:
+            inner = worker.get_params(deep=True).values() if hasattr(worker, "get_params") else ()
+            for one in (worker, *(value for value in inner if hasattr(value, "get_params"))):
+                if type(one).__module__ != "__main__":
+                    found.setdefault(_public(type(one)), set()).add(type(one).__name__)
+    return [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(found.items())]
+
+
+def _public(kind: type) -> str:
+    """The module that users import a class from: ``sklearn.preprocessing``, where it is in ``._data``."""
+    module = kind.__module__.partition("._")[0]
+    return module if getattr(importlib.import_module(module), kind.__name__, None) is kind else kind.__module__
 
 
 def html(pipeline: Pipeline) -> str:
