@@ -5,6 +5,7 @@ from .actor import load as load
 from .backends._torch import TorchModel as TorchModel
 from .cluster.lab import Lab as Lab
 from .cluster.lab import attach as attach
+from .demos.digits import demo as demo
 from .feeds.feed import open_feed as open_feed
 from .pipeline import Pipeline as Pipeline
 from .pipeline import Preprocessor as Preprocessor
