@@ -14,3 +14,5 @@ from .running.watching import watch as watch
 from .sources import read as read
 from .training.loop import train as train
 from .transfer import Distill as Distill
+
+__version__: str

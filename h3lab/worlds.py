@@ -39,12 +39,19 @@ def load(path: str) -> Any:
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in ("", "h3lab"):
+        if (told := missing(error, module)) is None:
             raise
-        line = f"pip install {PIP.get(missing, missing)}"
-        raise MissingExtra(f"{missing!r} is not installed, and {module} needs it. Install it with: {line}") from error
+        raise told from error
     return getattr(loaded, name) if name else loaded
+
+
+def missing(error: ModuleNotFoundError, user: str) -> MissingExtra | None:
+    """What to say of a library that is not installed and that ``user`` needs; None for a module of our own."""
+    library = (error.name or "").partition(".")[0]
+    if library in ("", "h3lab"):
+        return None
+    line = f"pip install {PIP.get(library, library)}"
+    return MissingExtra(f"{library!r} is not installed, and {user} needs it. Install it with: {line}")
 
 
 def plugged(group: str) -> Iterator[Any]:
