@@ -17,7 +17,7 @@ from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, end, look_after, revive
 from h3lab.cluster.starts import begin, feed_folder
-from h3lab.errors import EngineLost, LabError, guided
+from h3lab.errors import EngineLost, LabError, UsageError, guided
 from h3lab.home import alone, write_json
 from h3lab.running.folder import ENDED, find, folders
 from h3lab.running.progress import Line, duration
@@ -208,7 +208,11 @@ class Lab:
         return dict(self._answer("missing", modules=modules).get("missing", {}))
 
     def extend(self, hours: float) -> float:
-        """Let it live ``hours`` after it was last needed (12 by default); when the lease now ends, as a time stamp."""
+        """Let the lab live ``hours`` after it was last needed, and a paused run keep its slot for ``hours`` from now on
+        (12 by default); when the lab's lease now ends, as a time stamp. A run that nobody resumes is then stopped, with
+        a snapshot."""
+        if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours < 1e6:
+            raise UsageError(f"hours={hours!r} came; expected a number above 0, for example lab.extend(hours=24).")
         return float(self._answer("lease", hours=hours)["ends"])
 
     def _alive(self) -> None:

@@ -65,15 +65,15 @@ class Rank:
         self._group.join()
         self._training = training = self._begin(launch)
         self._report("training")
-        ended = "finished"
+        ended, reason = "finished", ""
         try:
             for record in training:
                 self._keep(record)
-        except Stop:
-            ended = "stopped"
+        except Stop as stop:
+            ended, reason = "stopped", str(stop)
             self._catch_up()
         if self._leads:
-            self._end(ended)
+            self._end(ended, reason)
         self._group.leave()
 
     def _take_lock(self) -> int:
@@ -170,7 +170,7 @@ class Rank:
             state, attempt=self._attempt.number, step=step, slots=slots, host=socket.gethostname(), **values
         )
 
-    def _end(self, state: str) -> None:
+    def _end(self, state: str, reason: str) -> None:
         training = self._training
         if training.step:
             tree = {"step": training.step, "model": result_of(training)}
@@ -179,7 +179,7 @@ class Rank:
         assert self._journal is not None
         self._journal.close()
         stopped = {"stopped_at": training.step} if state == "stopped" else {}
-        self._report(state, **stopped)
+        self._report(state, **stopped, **({"message": reason} if reason else {}))
 
     def fail(self, error: BaseException, text: str) -> None:
         """Say what this rank raised, for the lab; a rank alone ends its run itself."""

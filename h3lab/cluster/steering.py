@@ -22,8 +22,8 @@ POLL_SECONDS = 0.02
 
 
 class Stop(GeneratorExit):
-    """Raised into a training before a step. A training treats GeneratorExit as its caller's wish to end: the model is
-    kept as it is, and ``stopped_at`` says where."""
+    """Raised into a training before a step, with the reason where it was not a user's wish. A training treats
+    GeneratorExit as its caller's wish to end: the model is kept as it is, and ``stopped_at`` says where."""
 
 
 class Steering:
@@ -37,7 +37,7 @@ class Steering:
         rank: int,
         ranks: int,
         tell: Callable[..., None],
-        report: Callable[[str], None],
+        report: Callable[..., None],
         snap: Callable[[], None],
     ) -> None:
         self._folder, self._leads, self._group = folder, rank == 0, ranks > 1
@@ -132,8 +132,16 @@ class Steering:
         elif kind == "snapshot":
             self._snap()
             self._tell("snapshot", control=number, step=training.step)
+        elif kind == "lease":
+            self._tell("lease", control=number, step=training.step, ends=values)
+            if self.paused:
+                until = time.strftime("%a %H:%M", time.localtime(values))
+                message = f"until {until}, then its lab stops it; lab.extend(hours) gives it longer"
+                self._report("paused", lease_ends=values, message=message)
         elif kind == "stop":
+            if training.step:
+                self._snap()
             self._tell("stop", control=number, step=training.step)
-            raise Stop
+            raise Stop(values if isinstance(values, str) else "")
         else:
             self._tell("refused", control=number, step=step, message=f"there is no control {kind!r}")
