@@ -141,14 +141,16 @@ class Pipeline:
                 raise UnknownName("setting of a Pipeline", name, known)
         return Pipeline(*self.preprocessors, **{**known, **changes})
 
-    def transform(self, rows: Any) -> Batch:
+    def transform(self, rows: Any, labels: bool = True) -> Batch:
         """Raw rows → a Batch. ``rows``: a DataFrame, Arrow table, Source, list of dicts. The label column may be
-        absent. Where the pipeline was fitted on arrays, an array (rows, ...). Errors name columns that are missing,
-        misspelt or of another type."""
+        absent; ``labels=False`` does not look at it, so that it may have gaps and values never seen. Where the pipeline
+        was fitted on arrays, an array (rows, ...). Errors name columns that are missing, misspelt or of another type.
+        """
         state = self.state
         if isinstance(rows, np.ndarray) and self.takes_arrays:
             rows = worlds.load("h3lab.sources:read")(rows)
-        table = as_table(rows, state.schema.names, [*filter(None, (self.label, self.weight))])
+        told = [*filter(None, (self.label, self.weight))] if labels else []
+        table = as_table(rows, state.schema.names, told)
         if not table.num_rows:
             raise DataError("no rows came; at least one was expected.")
         return self.batch(table)

@@ -185,7 +185,7 @@ class Lab:
                 on_null_label=on_null_label,
                 progress=show,
             )
-        line.end()
+        line.end(f"{feed.dropped:,} rows without a label were left out" if feed.dropped else "")
         return feed
 
     @property

@@ -112,6 +112,8 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
     from h3lab.options import Options
     from h3lab.training import intake
 
+    chosen, settings = intake.choices(settings)
+    intake.check_raw(actor, data, chosen)
     options = Options.of(actor, {n: settings[n] for n in ("validation", "seed") if n in settings}, ())[0]
     if isinstance(data, Feed) or actor.pipeline is None:
         feed: Any = _kept(data if isinstance(data, Feed) else intake.of_arrays(actor, data))
@@ -119,27 +121,27 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
             return feed, settings  # a fraction is split off where it trains, by the rows' keys
         held: Any = intake.held_out(options.validation, feed)
     elif isinstance(data, tuple):
-        feed, held = intake.feeds(actor, data, options)
+        feed, held = intake.feeds(actor, data, options, chosen)
     else:
-        feed, held = _prepared(lab, actor.pipeline, data, options)
+        feed, held = _prepared(lab, actor.pipeline, data, options, chosen)
     return _kept(feed), {**settings, "validation": None if held is None else _kept(held)}
 
 
-def _prepared(lab: Any, pipeline: Any, data: Any, options: Any) -> tuple[Any, Any]:
+def _prepared(lab: Any, pipeline: Any, data: Any, options: Any, chosen: dict[str, Any]) -> tuple[Any, Any]:
     """Raw rows through the engines; those to validate on are set aside before anything is fitted."""
     from h3lab.feeds.feed import Feed
 
     rows, held = worlds.load(worlds.READ)(data), options.validation
     if isinstance(held, Real):
         rows, held = rows.split(test=float(held), seed=options.seed)
-    feed = lab.prepare(pipeline, rows)
+    feed = lab.prepare(pipeline, rows, **chosen)
     if held is None or isinstance(held, Feed):
         return feed, held
     if isinstance(held, tuple):
         from h3lab.training import intake
 
         return feed, intake.held_out(held, feed)
-    return feed, lab.prepare(feed.pipeline, held)
+    return feed, lab.prepare(feed.pipeline, held, **chosen)
 
 
 def _kept(feed: Any) -> Any:

@@ -55,10 +55,12 @@ class Feed:
         types: Sequence[Any] = (),
         parent: Feed | None = None,
         picked: np.ndarray | None = None,
+        dropped: int = 0,
     ) -> None:
         self.spec, self.manifest, self.parent = spec, manifest, parent
         self._rows, self._pipeline, self._store, self._picked = rows, pipeline, store, picked
         self._types = tuple(types)
+        self._dropped = dropped
         self._fingerprint: str | None = None
 
     @classmethod
@@ -97,6 +99,13 @@ class Feed:
     def url(self) -> str | None:
         """The folder it is stored in; None in memory."""
         return None if self._store is None else str(self._store.folder)
+
+    @property
+    def dropped(self) -> int:
+        """Rows of the source that were left out for want of a label."""
+        if self.parent is not None:
+            return 0
+        return self._dropped if self.manifest is None else int(self.manifest.get("counts", {}).get("dropped", 0))
 
     @property
     def nbytes(self) -> int:

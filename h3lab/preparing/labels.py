@@ -114,5 +114,5 @@ def null_labels(name: str, nulls: int, rows: int) -> DataError:
     """The error for rows without a label."""
     return DataError(
         f"the label {name!r} is missing in {nulls} of {rows} rows. Leave these rows out with "
-        f'prepare(..., on_null_label="drop"), or fill the column in the source.'
+        f'on_null_label="drop" (in lab.train, h3.train or prepare), or fill the column in the source.'
     )

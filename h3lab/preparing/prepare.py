@@ -92,7 +92,7 @@ def _prepared(job: Job, store: Any, executor: Executor, show: Progress, on_null_
         batches = [
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
         ]
-        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline)
+        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline, dropped=counts["dropped"])
     document = job.pipeline.to_document()
     reason = documents.missing(document)
     if reason is not None:
