@@ -20,6 +20,8 @@ PIP = {
     "sklearn": "scikit-learn",
     "mxnet": "mxnet",
     "keras": "keras",
+    "lightning": "lightning",
+    "transformers": "transformers accelerate",
     "tensorflow": "tensorflow-cpu",
     "bokeh": "bokeh",
     "anywidget": "anywidget",
@@ -169,6 +171,14 @@ VIEWS = {
     "settle": "h3lab.ui.display:settle",
     "overlay": "h3lab.ui.display:overlay",
     "page": "h3lab.ui.page:write_page",
+}
+
+
+#: A framework → the function that makes its callback for ``h3.watch``: ``callback(name)``.
+FRAMEWORKS = {
+    "keras": "h3lab.frameworks._keras:callback",
+    "lightning": "h3lab.frameworks._lightning:callback",
+    "huggingface": "h3lab.frameworks._huggingface:callback",
 }
 
 

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "h3lab"
 
 # ---- The rules --------------------------------------------------------------------------------------------
 
-OUTER_FOLDERS = ("sources", "workers", "stores", "backends", "channels", "cluster", "ui")
+OUTER_FOLDERS = ("sources", "workers", "stores", "backends", "channels", "cluster", "ui", "frameworks")
 # Programs over the package: they may import all of it, and nothing imports them.
 PROGRAMS = ("__main__", "cli", "demos")
 # The one core module that names the outer folders, and only as strings that are imported on first use.
