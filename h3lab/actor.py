@@ -68,12 +68,14 @@ class Actor(BaseEstimator):
 
     # ---- Learning
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Actor:
-        """Learn from (X, y), from raw rows where there is a pipeline, or from a Feed; from fresh parameters."""
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, **settings: Any) -> Actor:
+        """Learn from (X, y), from raw rows where there is a pipeline, or from a Feed; from fresh parameters.
+        ``settings``: as :func:`h3lab.train` takes them, for this once."""
         from h3lab.training.loop import train
 
         alone = y is None and sample_weight is None
-        for _ in train(self, X if alone and (isinstance(X, Feed) or self.pipeline) else (X, y, sample_weight)):
+        data = X if alone and (isinstance(X, Feed) or self.pipeline) else (X, y, sample_weight)
+        for _ in train(self, data, **settings):
             pass
         return self
 
@@ -192,7 +194,7 @@ class Actor(BaseEstimator):
             if truth and y is None:
                 return (logits, *validation.labels_of(X))
         elif self.pipeline_ is not None:
-            batch = self.pipeline_.transform(intake.rows_for(self.pipeline_, X))
+            batch = self.pipeline_.transform(intake.rows_for(self.pipeline_, X), labels=truth and y is None)
             logits, weight = self.model_.logits(batch.x), batch.weight
             if y is None and truth and batch.y is not None:
                 return logits, batch.y, weight

@@ -89,6 +89,14 @@ def closest(name: object, known: Iterable[str]) -> str | None:
     return names[close[0]] if close else None
 
 
+class OutOfRange(UsageError, IndexError):
+    """A row is asked for that is not there, or by something that is no position."""
+
+
+class NotOffered(UsageError, AttributeError):
+    """This model or task has no such method; the message says which one has."""
+
+
 class DataError(H3labError, ValueError):
     """Rows, columns, labels or files are not what the pipeline or model needs."""
 
@@ -159,7 +167,11 @@ def guided(what: Guided) -> Guided:
     missing or too many. Signature, docstring and what the function raises itself stay as they are."""
     if isinstance(what, type):
         for name, method in list(vars(what).items()):
-            if isinstance(method, FunctionType) and (name == "__init__" or not name.startswith("_")):
+            if name.startswith("_") and name != "__init__":
+                continue
+            if isinstance(method, classmethod | staticmethod):
+                setattr(what, name, type(method)(guided(method.__func__)))
+            elif isinstance(method, FunctionType):
                 setattr(what, name, guided(method))
         return what
 
@@ -180,7 +192,7 @@ def guided(what: Guided) -> Guided:
 def _misfit(function: Callable[..., Any], keywords: Iterable[str], error: TypeError) -> UsageError:
     called = function.__qualname__.removesuffix(".__init__")
     given = inspect.signature(function).parameters.values()
-    parameters = [p.replace(annotation=p.empty) for p in given if p.name != "self"]
+    parameters = [p.replace(annotation=p.empty) for p in given if p.name not in ("self", "cls")]
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     unknown = [name for name in keywords if name not in known]
     if unknown:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from h3lab.errors import UsageError
+
 POLL_SECONDS = 0.01
 
 
@@ -37,6 +39,14 @@ def room(name: str) -> Path:
     path = home() / name
     path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def path_of(value: Any, what: str) -> Path:
+    """A path as somebody gave it, ``~`` resolved; UsageError where it is none. ``what``: the argument, for example
+    ``to="prepared/reviews"``."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise UsageError(f"{value!r} came as a path; expected text or a pathlib.Path, for example {what}.")
+    return Path(value).expanduser()
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:

@@ -5,14 +5,14 @@ It knows how values become 64-bit keys, the same in any process and version; it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from h3lab import worlds
-from h3lab.errors import DataError
+from h3lab.errors import DataError, UsageError
 from h3lab.source import Part, Source, mix
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ class Keyed(Source):
 
     def __init__(self, base: Source, key: str | Sequence[str]) -> None:
         self.base = base
-        self.key = (key,) if isinstance(key, str) else tuple(key)
+        self.key = (key,) if isinstance(key, str) else tuple(key) if isinstance(key, Iterable) else ()
+        if not self.key or not all(isinstance(name, str) for name in self.key):
+            raise UsageError(f"key={key!r} came; expected a column or columns, for example key='id'.")
         base.check(self.key)
 
     @property

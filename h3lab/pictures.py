@@ -86,7 +86,8 @@ def feed_line(feed: Feed) -> str:
     task = str(spec).rpartition(", ")[0] if spec.outputs else "no label"
     blocks = [f"{b.name} ({shape_of(b.shape)}) {b.dtype}{' sparse' if b.sparse else ''}" for b in spec.blocks.values()]
     more = f", ... ({len(blocks)} blocks)" if len(blocks) > SHOWN else ""
-    return f"{len(feed):,} rows · {task} · {spec.features:,} features · {', '.join(blocks[:SHOWN])}{more}"
+    left = f" · {feed.dropped:,} rows without a label left out" if feed.dropped else ""
+    return f"{len(feed):,} rows · {task} · {spec.features:,} features · {', '.join(blocks[:SHOWN])}{more}{left}"
 
 
 def feed_html(feed: Feed) -> str:

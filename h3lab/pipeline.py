@@ -17,10 +17,11 @@ from h3lab import worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError, guided
 from h3lab.preparing import chain, portrait
-from h3lab.preparing.cells import Cells, as_table, check_columns
+from h3lab.preparing.cells import Cells, as_table, check_columns, kind, number_type
 from h3lab.preparing.labels import encode, null_labels, present
 from h3lab.preprocessor import Preprocessor as Preprocessor
 from h3lab.serial.fingerprints import fingerprint
+from h3lab.settings import whole
 from h3lab.spec import Spec, Task
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Pipeline:
     ) -> None:
         for given in preprocessors:
             if not isinstance(given, Preprocessor):
-                raise UsageError(f"a Pipeline is made of Preprocessors; a {type(given).__name__} came: {given!r}.")
+                came = f"a Pipeline is made of Preprocessors; a {type(given).__name__} came"
+                raise UsageError(f'{came}. For example Pipeline(Preprocessor("numbers", ["price"], StandardScaler())).')
         names = [block.name for block in preprocessors]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"a Pipeline needs at least one block, each of its own name; {names} came.")
@@ -70,15 +72,16 @@ class Pipeline:
             raise UnknownName("task", task, ["classification", "regression"])
         if join not in ("concat", "blocks"):
             raise UnknownName("join", join, ["concat", "blocks"])
-        if dtype is not None and np.dtype(dtype).kind not in "fiub":
-            raise UsageError(f"dtype={dtype!r} came; expected a type of numbers, for example dtype='float32'.")
+        dtype = None if dtype is None else number_type(dtype)
         used = [column for block in preprocessors for column in block.names]
         for what, column in (("label", label), ("weight", weight)):
+            if column is not None and not isinstance(column, str):
+                raise UsageError(f"{what}={column!r} came; expected the name of a column, for example {what}='rating'.")
             if column is not None and column in used:
                 raise UsageError(f"the {what} {column!r} is also a column of a block; the model would be told.")
         self.preprocessors = preprocessors
-        self.label, self.task, self.weight, self.join, self.seed = label, task, weight, join, seed
-        self.dtype = None if dtype is None else np.dtype(dtype).name
+        self.label, self.task, self.weight, self.join = label, task, weight, join
+        self.dtype, self.seed = dtype, whole("seed", seed, 0)
         self._fitted: Fitted | None = None
         self._remarks: Mapping[str, Sequence[str]] = {}
 
@@ -141,14 +144,16 @@ class Pipeline:
                 raise UnknownName("setting of a Pipeline", name, known)
         return Pipeline(*self.preprocessors, **{**known, **changes})
 
-    def transform(self, rows: Any) -> Batch:
+    def transform(self, rows: Any, labels: bool = True) -> Batch:
         """Raw rows → a Batch. ``rows``: a DataFrame, Arrow table, Source, list of dicts. The label column may be
-        absent. Where the pipeline was fitted on arrays, an array (rows, ...). Errors name columns that are missing,
-        misspelt or of another type."""
+        absent; ``labels=False`` does not look at it, so that it may have gaps and values never seen. Where the pipeline
+        was fitted on arrays, an array (rows, ...). Errors name columns that are missing, misspelt or of another type.
+        """
         state = self.state
         if isinstance(rows, np.ndarray) and self.takes_arrays:
             rows = worlds.load("h3lab.sources:read")(rows)
-        table = as_table(rows, state.schema.names, [*filter(None, (self.label, self.weight))])
+        told = [*filter(None, (self.label, self.weight))] if labels else []
+        table = as_table(rows, state.schema.names, told)
         if not table.num_rows:
             raise DataError("no rows came; at least one was expected.")
         return self.batch(table)
@@ -190,6 +195,9 @@ class Pipeline:
     def _weights(self, table: pa.Table) -> np.ndarray | None:
         if self.weight is None or self.weight not in table.column_names:
             return None
+        column = table.column(self.weight)
+        if kind(column.type) not in ("number", "bool"):
+            raise DataError(f"the weight column {self.weight!r} is {column.type}; weights are numbers from 0 on.")
         values = Cells(table.select([self.weight]), one=True).array().astype(np.float64)
         if not np.isfinite(values).all() or (values < 0).any():
             raise DataError(f"the weight column {self.weight!r} has missing, infinite or negative values.")

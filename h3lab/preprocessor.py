@@ -31,16 +31,21 @@ class Preprocessor:
         if "__" in name:
             raise UsageError(f"block {name!r}: '__' separates block and column in feature names; write one '_'.")
         if not isinstance(columns, str):
-            columns = tuple(columns) if not hasattr(columns, "transform") else ()
+            columns = tuple(columns) if isinstance(columns, Iterable) and not hasattr(columns, "transform") else ()
             if not columns or not all(isinstance(column, str) for column in columns):
                 raise UsageError(
                     f"block {name!r}: columns are a name or a list of names. "
                     f'For example Preprocessor("{name}", ["price", "stars"], StandardScaler()).'
                 )
+            twice = next((column for column in columns if columns.count(column) > 1), None)
+            if twice is not None:
+                raise UsageError(f"block {name!r} names the column {twice!r} twice; leave one of them out.")
         for worker in workers:
             if isinstance(worker, type) or not (hasattr(worker, "transform") and hasattr(worker, "fit")):
                 hint = f" Write {worker.__name__}() with its parentheses." if isinstance(worker, type) else ""
-                raise UsageError(f"block {name!r}: {worker!r} is no scikit-learn transformer.{hint}")
+                raise UsageError(
+                    f"block {name!r}: {worker!r} is no scikit-learn transformer (fit and transform).{hint}"
+                )
             if not hasattr(worker, "get_params") or not hasattr(worker, "__sklearn_tags__"):
                 raise UsageError(
                     f"block {name!r}: {type(worker).__name__} cannot be cloned. Let it inherit from scikit-learn's "

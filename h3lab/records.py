@@ -53,13 +53,11 @@ def decode_lines(data: bytes) -> list[Record]:
 
 
 def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Records → columns of equal length; what a record lacks is None. Axes first, then metrics as they first appear. A
-    loop of one's own may have no epochs, and then there is no such column."""
+    """Records → columns of equal length; what a record lacks is None. Axes first, then metrics as they first appear."""
     records = list(records)
-    found = dict.fromkeys(AXES if not records else ())
+    names = dict.fromkeys(AXES)
     for record in records:
-        found.update(dict.fromkeys(record))
-    names = dict.fromkeys([*(name for name in AXES if name in found), *found])
+        names.update(dict.fromkeys(record))
     return {name: [record.get(name) for record in records] for name in names}
 
 

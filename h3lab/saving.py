@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from h3lab import worlds
 from h3lab.errors import DamagedData, ModelError, NotFittedError, StorageError, guided
-from h3lab.home import replace_file
+from h3lab.home import path_of, replace_file
 from h3lab.serial import codec
 from h3lab.spec import Spec
 
@@ -25,6 +25,7 @@ FORMAT = 1
 _KIND = "h3lab actor"
 _SUM = b"H3SUM"
 _DIGEST = 32
+_ASK = "h3.load opens what actor.save(path) wrote."
 #: Settings of an actor beside name, model and pipeline.
 _SETTINGS = ("epochs", "batch_size", "validation", "patience", "monitor", "metrics", "seed")
 
@@ -35,7 +36,7 @@ def save(actor: Actor, path: str | Path) -> Path:
 
     Raises NotFittedError before any training, ModelError that names what cannot be written, StorageError.
     """
-    path = Path(path).expanduser()
+    path = path_of(path, 'actor.save("student.h3")')
     if not actor.learned:
         raise NotFittedError(f"actor {actor.name!r} has not learned anything yet, so there is nothing to save.")
     backend = worlds.backend_of(actor.model_)
@@ -75,7 +76,7 @@ def load(path: str | Path, *, build: Callable[..., Any] | Any = None, types: Ite
     from h3lab.actor import Actor
     from h3lab.pipeline import Pipeline
 
-    path = Path(path).expanduser()
+    path = path_of(path, 'h3.load("student.h3")')
     tree = _read(path)
     types = tuple(types)
     spec = Spec.from_json(json.loads(tree["spec"]))
@@ -92,15 +93,15 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}. {_ASK}") from error
     body, end = data[: -len(_SUM) - _DIGEST], data[-len(_SUM) - _DIGEST :]
     if data[: len(codec.MAGIC)] != codec.MAGIC:
-        raise DamagedData(f"{path} is no .h3 file: it begins with {data[:8]!r}.")
+        raise DamagedData(f"{path} is no .h3 file: it begins with {data[:8]!r}. {_ASK}")
     if end != _SUM + hashlib.blake2b(body, digest_size=_DIGEST).digest():
-        raise DamagedData(f"{path} is truncated or damaged: its checksum is wrong.")
+        raise DamagedData(f"{path} is truncated or damaged: its checksum is wrong. Copy it again, or save it anew.")
     tree = codec.unpack(body)
     if not isinstance(tree, dict) or tree.get("kind") != _KIND:
-        raise DamagedData(f"{path} holds no actor.")
+        raise DamagedData(f"{path} holds no actor. {_ASK}")
     if tree["format"] > FORMAT:
         raise DamagedData(
             f"{path} has format {tree['format']}; this h3lab reads up to {FORMAT}. Update h3lab to open it."

@@ -82,6 +82,11 @@ class Setting:
         return cls(**{**data, "kind": kinds[data["kind"]], "choices": choices})
 
 
+def whole(name: str, value: Any, low: int) -> int:
+    """An argument as a whole number from ``low`` on, or UsageError."""
+    return int(Setting(name, int, max(low, 1), low=low).check(value))
+
+
 class Settings(Mapping[str, Any]):
     """Frozen named values, read as attributes or items; :meth:`replace` gives a checked new one."""
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from h3lab import pictures
 from h3lab.errors import UnknownName, guided
+from h3lab.settings import whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,7 @@ class Source(ABC):
 
     def head(self, n: int = 5) -> pd.DataFrame:
         """The first ``n`` rows."""
-        return self.first(n).to_pandas()
+        return self.first(whole("n", n, 0)).to_pandas()
 
     def __len__(self) -> int:
         return int(self._once("length", self._count))

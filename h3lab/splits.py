@@ -99,12 +99,17 @@ class Split(Source):
         return super().size() if self.numbered and self.base.size().endswith("rows") else ""
 
 
+def check_draw(name: str, fraction: Any, seed: Any) -> None:
+    """UsageError for a fraction or a seed that nothing can be drawn by. ``name``: the fraction's argument."""
+    if not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
+        raise UsageError(f"{name}={fraction!r} came; expected a fraction between 0 and 1, for example {name}=0.2.")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise UsageError(f"seed={seed!r} came; expected a whole number from 0 on, for example seed=0.")
+
+
 def split(source: Source, test: float, seed: int, stratify: str | None) -> tuple[Split, Split]:
     """See :meth:`Source.split`."""
-    if not isinstance(test, int | float) or not 0 < test < 1:
-        raise UsageError(f"test={test!r} came; expected a fraction between 0 and 1, for example test=0.2.")
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UsageError(f"seed={seed!r} came; expected a whole number from 0 on.")
+    check_draw("test", test, seed)
     thresholds = None
     if stratify is not None:
         source.check([stratify])

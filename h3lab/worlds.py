@@ -20,6 +20,8 @@ PIP = {
     "sklearn": "scikit-learn",
     "mxnet": "mxnet",
     "keras": "keras",
+    "lightning": "lightning",
+    "transformers": "transformers accelerate",
     "tensorflow": "tensorflow-cpu",
     "bokeh": "bokeh",
     "anywidget": "anywidget",
@@ -39,12 +41,19 @@ def load(path: str) -> Any:
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in ("", "h3lab"):
+        if (told := missing(error, module)) is None:
             raise
-        line = f"pip install {PIP.get(missing, missing)}"
-        raise MissingExtra(f"{missing!r} is not installed, and {module} needs it. Install it with: {line}") from error
+        raise told from error
     return getattr(loaded, name) if name else loaded
+
+
+def missing(error: ModuleNotFoundError, user: str) -> MissingExtra | None:
+    """What to say of a library that is not installed and that ``user`` needs; None for a module of our own."""
+    library = (error.name or "").partition(".")[0]
+    if library in ("", "h3lab"):
+        return None
+    line = f"pip install {PIP.get(library, library)}"
+    return MissingExtra(f"{library!r} is not installed, and {user} needs it. Install it with: {line}")
 
 
 def plugged(group: str) -> Iterator[Any]:
@@ -148,16 +157,6 @@ def backend_of(model: Any) -> str | None:
     return next((key for key, path in BACKENDS.items() if path in classes), None)
 
 
-#: The class of a framework's tensors → the module with ``to_array(tensor)`` and ``from_array(array, dtype)``.
-TENSORS = {"torch.Tensor": "h3lab.backends._torch_state"}
-
-
-def tensor(value: Any) -> str | None:
-    """The key in TENSORS of a tensor's class or a base of it, None for whatever else comes; imports nothing."""
-    bases = (f"{base.__module__}.{base.__qualname__}" for base in type(value).__mro__)
-    return next((base for base in bases if base in TENSORS), None)
-
-
 #: What a run was started with: ``read(folder)``.
 LAUNCH = "h3lab.cluster.launch:Launch"
 
@@ -172,6 +171,14 @@ VIEWS = {
     "settle": "h3lab.ui.display:settle",
     "overlay": "h3lab.ui.display:overlay",
     "page": "h3lab.ui.page:write_page",
+}
+
+
+#: A framework → the function that makes its callback for ``h3.watch``: ``callback(name)``.
+FRAMEWORKS = {
+    "keras": "h3lab.frameworks._keras:callback",
+    "lightning": "h3lab.frameworks._lightning:callback",
+    "huggingface": "h3lab.frameworks._huggingface:callback",
 }
 
 

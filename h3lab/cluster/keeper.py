@@ -150,6 +150,7 @@ class Keeper:
         self._lease.hours = float(question["hours"])
         self._lease.renew()
         self._plan["hours"] = self._lease.hours
+        self._roster.look_at_pauses(self._lease, extended=True)
         return {"ends": self._lease.ends}
 
     def _ask_end(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +174,9 @@ class Keeper:
                 viewers = True
             else:
                 path.unlink(missing_ok=True)
-        if viewers or self._roster.entries:
+        self._roster.look_at_pauses(self._lease)
+        # Runs that wait for engines which have all failed need nobody.
+        if viewers or (self._roster.entries and any(s.state != "failed" for s in self._slots.slots.values())):
             self._lease.renew()
         elif self._lease.over:
             self._reason = f"nobody has needed it for {self._lease.hours:g} hours"

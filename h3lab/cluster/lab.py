@@ -16,11 +16,11 @@ from h3lab.cluster import keeper, processes, travel
 from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, end, look_after, revive
-from h3lab.cluster.starts import begin, begin_loop, feed_folder
-from h3lab.errors import EngineLost, LabError, guided
+from h3lab.cluster.starts import begin, feed_folder
+from h3lab.errors import EngineLost, LabError, UsageError, guided
 from h3lab.home import alone, write_json
 from h3lab.running.folder import ENDED, find, folders
-from h3lab.running.progress import Line, duration, parts
+from h3lab.running.progress import Line, duration
 from h3lab.running.run import Run
 
 START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
@@ -148,29 +148,6 @@ class Lab:
         self._begun.append(run)
         return run
 
-    def run(
-        self,
-        loop: Any,
-        *,
-        name: str | None = None,
-        replace: bool = False,
-        snapshot_every: int | None = None,
-        **settings: Any,
-    ) -> Run:
-        """Start a loop of one's own as a run, and return at once: ``lab.run(loop, name="descent", lr=0.01)``.
-
-        ``loop(settings)`` is a generator function that yields a dict of metrics a step and reads ``settings.lr``, which
-        ``run.set(lr=0.1)`` changes between two yields. One that takes ``(settings, state=None)`` can ``yield
-        h3.snapshot(state)``, and is started again with it where its process has died; any other begins anew. ``name``:
-        None is the function's. ``snapshot_every``: steps between snapshots that are written; None is all, about one a
-        second at most. ``settings``: numbers, booleans, text, or a Setting each.
-        """
-        self._alive()
-        run = begin_loop(self, loop, name, replace, snapshot_every, settings)
-        self._folder.ask("run", path=str(run.folder.path))
-        self._begun.append(run)
-        return run
-
     def prepare(
         self,
         pipeline: Any,
@@ -185,7 +162,16 @@ class Lab:
         from h3lab.preparing.prepare import prepare
 
         self._alive()
-        line = Line()
+        line, began = Line(), time.monotonic()
+
+        since: dict[str, float] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            now = time.monotonic()
+            spent = now - since.setdefault(what, now)
+            left = f", {duration(spent / done * (total - done))} left" if 0 < done < total and spent > 1 else ""
+            line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
+
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else Path(to).expanduser()
         # The same cell in two notebooks: the second one finds everything done.
         told = "another notebook prepares this feed"
@@ -197,9 +183,9 @@ class Lab:
                 label=label,
                 executor=Engines(self._folder, max(1, len(self._folder.status["slots"]))),
                 on_null_label=on_null_label,
-                progress=parts(line),
+                progress=show,
             )
-        line.end()
+        line.end(f"{feed.dropped:,} rows without a label were left out" if feed.dropped else "")
         return feed
 
     @property
@@ -222,7 +208,11 @@ class Lab:
         return dict(self._answer("missing", modules=modules).get("missing", {}))
 
     def extend(self, hours: float) -> float:
-        """Let it live ``hours`` after it was last needed (12 by default); when the lease now ends, as a time stamp."""
+        """Let the lab live ``hours`` after it was last needed, and a paused run keep its slot for ``hours`` from now on
+        (12 by default); when the lab's lease now ends, as a time stamp. A run that nobody resumes is then stopped, with
+        a snapshot."""
+        if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours < 1e6:
+            raise UsageError(f"hours={hours!r} came; expected a number above 0, for example lab.extend(hours=24).")
         return float(self._answer("lease", hours=hours)["ends"])
 
     def _alive(self) -> None:

@@ -1,4 +1,7 @@
-"""A lease: how long a lab that nobody needs may live. It knows times; the keeper says what is needed."""
+"""A lease: how long a lab that nobody needs may live, and a run that nobody resumes may hold its slot.
+
+It knows times; the keeper says what is needed.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,11 @@ class Lease:
     def ends(self) -> float:
         """When it runs out if nothing happens (seconds since the epoch)."""
         return self.needed + self.hours * 3600
+
+    @property
+    def ends_from_now(self) -> float:
+        """When one that begins now runs out."""
+        return time.time() + self.hours * 3600
 
     def renew(self) -> None:
         """The lab is needed now."""

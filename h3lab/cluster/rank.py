@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from h3lab.running.folder import RunFolder
 from h3lab.serial import codec
 
 SNAPSHOT_SECONDS, FIRST_SNAPSHOT_SECONDS = 10.0, 1.0
-#: A loop of one's own says itself what is worth keeping: all of it, while writing takes a tenth of the time at most.
-LOOP_SNAPSHOT_SECONDS, LOOP_SNAPSHOT_SHARE = 1.0, 0.1
 LOCK_SECONDS = 60.0
 
 
@@ -57,8 +54,7 @@ class Rank:
         self._journal: journal.Writer | None = None
         self._group = Group(attempt, rank, self._ranks)
         self._training: Any = None
-        self._snapped = (0, 0.0)  # the step of the last snapshot written, and when the next one is due
-        self._written: dict[str, Any] | None = None
+        self._snapped = (0, 0.0)
 
     def run(self) -> None:
         """Open the launch file, train, and keep the result."""
@@ -69,15 +65,15 @@ class Rank:
         self._group.join()
         self._training = training = self._begin(launch)
         self._report("training")
-        ended = "finished"
+        ended, reason = "finished", ""
         try:
             for record in training:
                 self._keep(record)
-        except Stop:
-            ended = "stopped"
+        except Stop as stop:
+            ended, reason = "stopped", str(stop)
             self._catch_up()
         if self._leads:
-            self._end(ended)
+            self._end(ended, reason)
         self._group.leave()
 
     def _take_lock(self) -> int:
@@ -89,13 +85,21 @@ class Rank:
         return descriptor
 
     def _begin(self, launch: Launch) -> Any:
-        training: Any = launch.begin(self._rank, self._ranks)
+        from h3lab.training.loop import train
+
+        training = train(
+            launch.actor,
+            launch.data,
+            transfer=launch.transfer,
+            start=launch.start,
+            class_weight=launch.class_weight,
+            rank=self._rank,
+            ranks=self._ranks,
+            **launch.settings,
+        )
         found = snapshots.read(self._folder)
         if found is not None:
             training.restore(found[1])
-        if launch.loop is not None:
-            self._written = training.snapshot()
-            training.after_snapshot = self._offered
         reader = journal.Reader(self._folder.journal)
         reader.poll()
         if self._leads:
@@ -106,8 +110,7 @@ class Rank:
         steering.begin(reader.events, training.step)
         self._group.wait()
         training.before_step = steering.obey
-        first = FIRST_SNAPSHOT_SECONDS if launch.loop is None else 0.0
-        self._snapped = (training.step, time.monotonic() + first)
+        self._snapped = (training.step, time.monotonic() - SNAPSHOT_SECONDS + FIRST_SNAPSHOT_SECONDS)
         return training
 
     def _keep(self, record: dict[str, Any]) -> None:
@@ -115,7 +118,12 @@ class Rank:
         if writer is None:
             return
         writer.record(record)
-        self._offered(self._training)
+        step, at = self._snapped
+        every = self._launch.snapshot_every
+        due = self._training.step - step >= every if every else time.monotonic() - at >= SNAPSHOT_SECONDS
+        if due:
+            self._snapshot()
+            self._tell("snapshot", step=self._training.step)
         if writer.size > self._launch.journal_bytes:
             self._pause_for_space(writer)
 
@@ -126,31 +134,15 @@ class Rank:
         self._tell("full", size=writer.size, step=self._training.step)
         print(f"The journal has {writer.size / 1e6:.0f} MB, its limit: the run pauses. run.resume() doubles the limit.")
 
-    def _offered(self, training: Any) -> None:
-        """Write a snapshot if one is due. Of an actor there is always one to be had, of a loop when it has yielded."""
-        if self._journal is None or (self._launch.loop is not None and training.snapshot() is self._written):
-            return
-        (step, due), every = self._snapped, self._launch.snapshot_every
-        if training.step - step >= every if every else time.monotonic() >= due:
-            self._tell("snapshot", step=self._snapshot())
-
-    def _snapshot(self) -> int | None:
-        """Write one; the step that it is of, None where a loop has yielded none."""
+    def _snapshot(self) -> None:
         if self._journal is None:
-            return None
-        began = time.monotonic()
+            return
         # First the records, which raises where a loss is no number; then what continues after them: a snapshot ahead of
         # its journal would leave a gap.
         self._catch_up()
         tree = self._training.snapshot()
-        if tree is None or tree is self._written:
-            return None if tree is None else int(tree["step"])
-        snapshots.write(self._folder, tree["step"], tree)
-        rest = SNAPSHOT_SECONDS
-        if self._launch.loop is not None:
-            self._written, rest = tree, max(LOOP_SNAPSHOT_SECONDS, (time.monotonic() - began) / LOOP_SNAPSHOT_SHARE)
-        self._snapped = (tree["step"], time.monotonic() + rest)
-        return int(tree["step"])
+        snapshots.write(self._folder, self._training.step, tree)
+        self._snapped = (self._training.step, time.monotonic())
 
     def _catch_up(self) -> None:
         """Every step that is done into the journal, those that wait on a device too."""
@@ -167,9 +159,7 @@ class Rank:
     def _report(self, state: str, **values: Any) -> None:
         if not self._leads:
             return
-        if state == "paused" and self._launch.loop is not None:
-            self._snapshot()  # it may have come too soon after the last one, and a pause may last
-        elif state == "paused":
+        if state == "paused":
             self._catch_up()
         elif self._journal is not None:
             self._journal.flush()
@@ -180,16 +170,16 @@ class Rank:
             state, attempt=self._attempt.number, step=step, slots=slots, host=socket.gethostname(), **values
         )
 
-    def _end(self, state: str) -> None:
+    def _end(self, state: str, reason: str) -> None:
         training = self._training
-        tree = training.result()
-        if tree is not None:
+        if training.step:
+            tree = {"step": training.step, "model": result_of(training)}
             replace_file(self._folder.result, codec.pack(tree), durable=True)
         self._tell("end", state=state, step=training.step)
         assert self._journal is not None
         self._journal.close()
         stopped = {"stopped_at": training.step} if state == "stopped" else {}
-        self._report(state, **stopped)
+        self._report(state, **stopped, **({"message": reason} if reason else {}))
 
     def fail(self, error: BaseException, text: str) -> None:
         """Say what this rank raised, for the lab; a rank alone ends its run itself."""
@@ -202,11 +192,13 @@ class Rank:
             "released": self._group.released(error),
             "at": time.time(),
         }
-        if self._training is not None and self._launch.loop is not None:
-            with suppress(Exception):  # what is told is the loop's error
-                self._snapshot()
         if self._journal is not None:
             self._journal.close()
         self._attempt.write_error(self._rank, cause)
         if self._ranks == 1:
             self._report("failed", error=cause, message=cause["message"])
+
+
+def result_of(training: Any) -> dict[str, Any]:
+    """What an actor needs to answer like the trained one."""
+    return dict(training.model.parameters())

@@ -9,9 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from h3lab.cluster.attempt import Attempt, Verdict, stuck, verdict
 from h3lab.cluster.labfolder import tail
+from h3lab.cluster.lease import Lease
 from h3lab.cluster.slots import Slot, Slots
 from h3lab.cluster.watch import Watch
 from h3lab.running import snapshots
@@ -21,6 +23,8 @@ LOG = logging.getLogger("h3lab.keeper")
 
 #: How long a host may take to say that it has started a rank, and how long a run rests that could not be looked after.
 START_SECONDS, REST_SECONDS = 45.0, 2.0
+#: A rank that is asked answers at once; one that hangs is not asked every second.
+ASK_SECONDS = 30.0
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Entry:
     ends: dict[int, int] = field(default_factory=dict)  # exit code of each rank that has ended
     told: str = ""  # why it waits
     rest: float = 0.0  # until when it is left alone (monotonic)
+    asked: dict[str, float] = field(default_factory=dict)  # for its lease: what → when (monotonic)
 
     def __post_init__(self) -> None:
         # A keeper looks fifty times a second, and mostly nothing has happened.
@@ -98,6 +103,30 @@ class Roster:
         waiting = [entry for entry in self.entries.values() if entry.attempt is None]
         for entry in sorted(waiting, key=lambda entry: (not entry.home, entry.created)):
             self._alone(self._serve, entry)
+
+    # ---- Leases ----
+
+    def look_at_pauses(self, lease: Lease, extended: bool = False) -> None:
+        """A paused run holds its slot. It is told until when it may, which its state then says, and is stopped when
+        that is over. ``extended``: it is told anew. Only the rank knows whether it is still paused when it hears that,
+        so it is asked as a viewer would ask it."""
+        for entry in list(self.entries.values()):
+            state = entry.folder.state
+            if entry.attempt is None or state["state"] != "paused":
+                entry.asked.clear()
+                continue
+            ends = state.get("lease_ends")
+            if ends is None or extended:
+                self._ask(entry, extended, lease=lease.ends_from_now)
+            elif time.time() > ends:
+                self._ask(entry, stop="it was paused for longer than its lease, and nobody resumed it")
+
+    def _ask(self, entry: Entry, again: bool = False, **control: Any) -> None:
+        what, now = next(iter(control)), time.monotonic()
+        if again or now - entry.asked.get(what, -ASK_SECONDS) >= ASK_SECONDS:
+            entry.asked[what] = now
+            LOG.info("%s is paused: %s", entry.name, control)
+            entry.folder.ask(**control)
 
     def _alone(self, look: Callable[[Entry], None], entry: Entry) -> None:
         if time.monotonic() < entry.rest:
@@ -198,16 +227,21 @@ class Roster:
     # ---- A run without one ----
 
     def _serve(self, entry: Entry) -> None:
-        asked = not entry.home and entry.controls.changed
-        if asked and any(control.get("stop") for _, control in entry.folder.controls()):
-            entry.folder.write_state("stopped", attempt=0, step=0, message="stopped before it began")
-            del self.entries[entry.name]
+        if entry.controls.changed and any(control.get("stop") for _, control in entry.folder.controls()):
+            self._end_waiting(entry)
             return
         slots = self._places(entry)
         if slots is None:
             self._say_waiting(entry)
         else:
             self._begin(entry, slots)
+
+    def _end_waiting(self, entry: Entry) -> None:
+        """One that was lost ends where its last snapshot is: nobody waits for its slot to come back."""
+        step, number = snapshots.newest_step(entry.folder), entry.folder.state["attempt"]
+        message = "stopped before it began" if not entry.home else "stopped before it came back"
+        entry.folder.write_state("stopped", attempt=number, step=step, stopped_at=step, message=message)
+        del self.entries[entry.name]
 
     def _places(self, entry: Entry) -> list[Slot] | None:
         taken = set(self.going) | {

@@ -49,54 +49,20 @@ def begin(
     if "validation" in settings:
         copy.set_params(validation=None)  # what it says is in the settings, and may be large
     launch = Launch(clone(copy), feed, **given, snapshot_every=more["snapshot_every"], settings=fixed)
-    folder = _claimed(lab, actor.name, again, launch, {"ranks": ranks, "feed": str(feed), **_told(planned)})
-    return Run(folder, actor)
-
-
-def begin_loop(
-    lab: Any, function: Any, name: str | None, again: bool, snapshot_every: int | None, values: dict[str, Any]
-) -> Run:
-    """The same for a loop of one's own."""
-    from h3lab.settings import Setting
-    from h3lab.training.loops import Loop
-
-    if "ranks" in values:
-        raise UsageError(
-            f"ranks={values['ranks']!r} came; a loop of one's own is one process. Ranks share the steps of an actor: "
-            "lab.train(actor, feed, ranks=2)."
-        )
-    if snapshot_every is not None:
-        snapshot_every = Setting("snapshot_every", int, 100, low=1).check(snapshot_every)
-    loop = Loop.of(function, name, **values)
-    told = {
-        "ranks": 1,
-        "name": loop.name,
-        "created": time.time(),
-        "loop": str(getattr(function, "__qualname__", type(function).__qualname__)),
-        "settings": [setting.to_json() for setting in loop.settings.declared],
-        "values": dict(loop.settings),
-        "python": sys.version.split()[0],
-        "directory": os.getcwd(),
-    }
-    return Run(_claimed(lab, loop.name, again, Launch(loop=loop, snapshot_every=snapshot_every), told))
-
-
-def _claimed(lab: Any, name: str, again: bool, launch: Launch, told: dict[str, Any]) -> RunFolder:
-    """The folder of a run that is about to be queued, with its launch file and what viewers need to know."""
     launch.journal_bytes = _journal_bytes(launch.journal_bytes)
-    with naming(name):
-        for run in in_use(lab, name, again):  # not before everything else was found right
+    with naming(actor.name):
+        for run in in_use(lab, actor.name, again):  # not before everything else was found right
             run.stop()
-        in_use(lab, name, again=False)
-        folder = RunFolder.claim(name)
+        in_use(lab, actor.name, again=False)
+        folder = RunFolder.claim(actor.name)
         try:
             launch.write(folder)
         except BaseException:
             shutil.rmtree(folder.path)
             raise
         folder.write_state("queued", attempt=0, step=0, message="queued")
-        folder.write_info(number=int(folder.path.name), lab=lab.name, **told)
-    return folder
+        folder.write_info(number=int(folder.path.name), lab=lab.name, ranks=ranks, feed=str(feed), **_told(planned))
+    return Run(folder, actor)
 
 
 def in_use(lab: Any, name: str, again: bool) -> list[Run]:
@@ -105,7 +71,7 @@ def in_use(lab: Any, name: str, again: bool) -> list[Run]:
     if going and not again:
         raise NameInUse(
             f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({name!r}), end it with "
-            f"h3.attach({name!r}).stop(), or give replace=True."
+            f"h3.attach({name!r}).stop(), or give lab.train(..., replace=True)."
         )
     return going
 
@@ -146,6 +112,8 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
     from h3lab.options import Options
     from h3lab.training import intake
 
+    chosen, settings = intake.choices(settings)
+    intake.check_raw(actor, data, chosen)
     options = Options.of(actor, {n: settings[n] for n in ("validation", "seed") if n in settings}, ())[0]
     if isinstance(data, Feed) or actor.pipeline is None:
         feed: Any = _kept(data if isinstance(data, Feed) else intake.of_arrays(actor, data))
@@ -153,27 +121,27 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
             return feed, settings  # a fraction is split off where it trains, by the rows' keys
         held: Any = intake.held_out(options.validation, feed)
     elif isinstance(data, tuple):
-        feed, held = intake.feeds(actor, data, options)
+        feed, held = intake.feeds(actor, data, options, chosen)
     else:
-        feed, held = _prepared(lab, actor.pipeline, data, options)
+        feed, held = _prepared(lab, actor.pipeline, data, options, chosen)
     return _kept(feed), {**settings, "validation": None if held is None else _kept(held)}
 
 
-def _prepared(lab: Any, pipeline: Any, data: Any, options: Any) -> tuple[Any, Any]:
+def _prepared(lab: Any, pipeline: Any, data: Any, options: Any, chosen: dict[str, Any]) -> tuple[Any, Any]:
     """Raw rows through the engines; those to validate on are set aside before anything is fitted."""
     from h3lab.feeds.feed import Feed
 
     rows, held = worlds.load(worlds.READ)(data), options.validation
     if isinstance(held, Real):
         rows, held = rows.split(test=float(held), seed=options.seed)
-    feed = lab.prepare(pipeline, rows)
+    feed = lab.prepare(pipeline, rows, **chosen)
     if held is None or isinstance(held, Feed):
         return feed, held
     if isinstance(held, tuple):
         from h3lab.training import intake
 
         return feed, intake.held_out(held, feed)
-    return feed, lab.prepare(feed.pipeline, held)
+    return feed, lab.prepare(feed.pipeline, held, **chosen)
 
 
 def _kept(feed: Any) -> Any:

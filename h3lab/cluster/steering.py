@@ -22,13 +22,13 @@ POLL_SECONDS = 0.02
 
 
 class Stop(GeneratorExit):
-    """Raised into a training before a step. A training treats GeneratorExit as its caller's wish to end: the model is
-    kept as it is, and ``stopped_at`` says where."""
+    """Raised into a training before a step, with the reason where it was not a user's wish. A training treats
+    GeneratorExit as its caller's wish to end: the model is kept as it is, and ``stopped_at`` says where."""
 
 
 class Steering:
     """``obey(training)`` before each step. ``tell(event, **values)`` writes to the journal (rank 0 alone has one);
-    ``report(state)`` to the run's state; ``snap()`` takes a snapshot, and says of which step, or None."""
+    ``report(state)`` to the run's state; ``snap()`` takes a snapshot."""
 
     def __init__(
         self,
@@ -37,8 +37,8 @@ class Steering:
         rank: int,
         ranks: int,
         tell: Callable[..., None],
-        report: Callable[[str], None],
-        snap: Callable[[], int | None],
+        report: Callable[..., None],
+        snap: Callable[[], None],
     ) -> None:
         self._folder, self._leads, self._group = folder, rank == 0, ranks > 1
         self._tell, self._report, self._snap = tell, report, snap
@@ -130,14 +130,18 @@ class Steering:
             self.paused = kind == "pause"
             self._tell(kind, control=number, step=training.step)
         elif kind == "snapshot":
-            at = self._snap()
-            if at is None and self._leads:
-                message = "the loop has kept nothing yet; it keeps what it yields: yield h3.snapshot(state)"
-                self._tell("refused", control=number, step=step, message=message)
-                return
-            self._tell("snapshot", control=number, step=at)
+            self._snap()
+            self._tell("snapshot", control=number, step=training.step)
+        elif kind == "lease":
+            self._tell("lease", control=number, step=training.step, ends=values)
+            if self.paused:
+                until = time.strftime("%a %H:%M", time.localtime(values))
+                message = f"until {until}, then its lab stops it; lab.extend(hours) gives it longer"
+                self._report("paused", lease_ends=values, message=message)
         elif kind == "stop":
+            if training.step:
+                self._snap()
             self._tell("stop", control=number, step=training.step)
-            raise Stop
+            raise Stop(values if isinstance(values, str) else "")
         else:
             self._tell("refused", control=number, step=step, message=f"there is no control {kind!r}")

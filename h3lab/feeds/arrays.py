@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch, Inputs, rows_of
-from h3lab.errors import DataError
+from h3lab.errors import DataError, UnknownName
 from h3lab.feeds.rows import is_sparse
 from h3lab.source import row_keys
 from h3lab.spec import Block, Spec, Task
@@ -32,11 +32,18 @@ def given(
         codes, task, known = targets(y, task, labels)
     elif labels is not None:
         task, known = "classification", np.unique(np.asarray(labels))
-    keys = row_keys("memory", 0, rows_of(x)) if keys is None else np.asarray(keys, np.uint64)
+    keys = row_keys("memory", 0, rows_of(x)) if keys is None else _row_keys(keys)
     batch = Batch(x, codes, weights(weight), None, keys)
     same_rows(x, y=codes, weight=batch.weight, keys=keys)
     outputs = 0 if codes is None else (1 if codes.ndim == 1 else codes.shape[1])
     return batch, describe(x, task or "regression", known, outputs)
+
+
+def _row_keys(keys: Any) -> np.ndarray:
+    found = np.asarray(keys)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise DataError(f"keys of type {found.dtype} and shape {found.shape} came; expected (rows,) whole numbers.")
+    return found.astype(np.uint64)
 
 
 def inputs(X: Any) -> Inputs:
@@ -85,8 +92,12 @@ def targets(y: Any, task: Task | None, labels: Sequence[Any] | None) -> tuple[np
     Strings, booleans, categories and integers are classes, floats are quantities; ``task`` wins. A column (rows, 1)
     counts as (rows,), as in scikit-learn, without its warning. DataError for missing and infinite values.
     """
+    if task not in (None, "classification", "regression"):
+        raise UnknownName("task", task, ["classification", "regression"])
     categories = hasattr(getattr(y, "dtype", None), "categories")
-    y = np.asarray(y)
+    # NumPy makes text of all of a list where one value is text, without a word.
+    texts = isinstance(y, list | tuple) and any(isinstance(value, str) for value in y)
+    y = np.array(y, dtype=object) if texts else np.asarray(y)
     if y.dtype.kind == "O":
         y = _plain(y)
     if y.ndim == 2 and y.shape[1] == 1:
@@ -127,7 +138,10 @@ def _quantities(y: np.ndarray) -> np.ndarray:
         try:
             y = y.astype(np.float64)
         except ValueError as error:
-            raise DataError(f"y is text ({y.ravel()[0]!r}, ...); a regression needs numbers.") from error
+            raise DataError(
+                f"y is text ({str(y.ravel()[0])!r}, ...), and a regression needs numbers. Make numbers of it, or take "
+                "a classifier."
+            ) from error
     return y.astype(np.float64) if y.dtype.kind != "f" else y
 
 
@@ -190,7 +204,10 @@ def weights(weight: Any) -> np.ndarray | None:
     """Row weights as floats (rows,); DataError for missing, infinite or negative ones."""
     if weight is None:
         return None
-    values = np.asarray(weight, dtype=np.float64)
+    try:
+        values = np.asarray(weight, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"weights came as {type(weight).__name__} that are no numbers; expected (rows,).") from error
     if values.ndim != 1:
         raise DataError(f"weights have shape {values.shape}; expected (rows,).")
     if not np.isfinite(values).all() or (values < 0).any():

@@ -18,8 +18,10 @@ from h3lab.errors import DataError, UsageError, guided
 from h3lab.feeds import arrays, epochs
 from h3lab.feeds.rows import Rows, digest, identity
 from h3lab.feeds.rows import positions as checked
+from h3lab.settings import whole
 from h3lab.source import PART_ROWS, fraction, mix
 from h3lab.spec import Spec, Task
+from h3lab.splits import check_draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,10 +57,12 @@ class Feed:
         types: Sequence[Any] = (),
         parent: Feed | None = None,
         picked: np.ndarray | None = None,
+        dropped: int = 0,
     ) -> None:
         self.spec, self.manifest, self.parent = spec, manifest, parent
         self._rows, self._pipeline, self._store, self._picked = rows, pipeline, store, picked
         self._types = tuple(types)
+        self._dropped = dropped
         self._fingerprint: str | None = None
 
     @classmethod
@@ -97,6 +101,13 @@ class Feed:
     def url(self) -> str | None:
         """The folder it is stored in; None in memory."""
         return None if self._store is None else str(self._store.folder)
+
+    @property
+    def dropped(self) -> int:
+        """Rows of the source that were left out for want of a label."""
+        if self.parent is not None:
+            return 0
+        return self._dropped if self.manifest is None else int(self.manifest.get("counts", {}).get("dropped", 0))
 
     @property
     def nbytes(self) -> int:
@@ -146,7 +157,7 @@ class Feed:
 
     def frame(self, n: int = 5) -> pd.DataFrame:
         """The first ``n`` prepared rows, one column a feature, with the label and the row's key."""
-        return worlds.load(worlds.DOORS["frame"])(self, n)
+        return worlds.load(worlds.DOORS["frame"])(self, whole("n", n, 0))
 
     def arrow(self) -> pa.Table:
         """All rows as an Arrow table: one list column a block, ``y`` decoded, ``weight``, ``key``."""
@@ -158,7 +169,7 @@ class Feed:
 
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch, the short last one included."""
-        return epochs.steps(len(self), batch_size)
+        return epochs.steps(len(self), whole("batch_size", batch_size, 1))
 
     def epoch(
         self,
@@ -178,9 +189,11 @@ class Feed:
         of rows as with one, and each rank gets a contiguous share of it, empty where there are fewer rows than ranks;
         ``Batch.total`` is the size of the whole batch. ``copy=False`` reuses buffers: a batch holds until the next.
         """
-        if batch_size < 1 or not 0 <= rank < ranks or start < 0:
-            came = f"batch_size={batch_size}, rank={rank}, ranks={ranks}, start={start} came"
-            raise UsageError(f"{came}; a batch has at least one row, ranks count from 0, and so do batches.")
+        whole("batch_size", batch_size, 1)
+        for name, value in (("number", number), ("rank", rank), ("start", start), ("seed", seed)):
+            whole(name, value, 0)
+        if rank >= whole("ranks", ranks, 1):
+            raise UsageError(f"rank={rank} of ranks={ranks} came; ranks count from 0.")
         if not shuffle and self._picked is None:
             return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy)
         order = epochs.permutation(len(self), number, seed) if shuffle else np.arange(len(self))
@@ -197,6 +210,7 @@ class Feed:
     def split(self, fraction: float, seed: int = 0) -> tuple[Feed, Feed]:
         """(rest, held out): views drawn by key and seed, so a row keeps its side when rows are added. Sizes are
         therefore approximate; an empty side is a DataError."""
+        check_draw("fraction", fraction, seed)
         held_out = _drawn(self, seed) < fraction
         if held_out.all() or not held_out.any():
             side = "nothing" if not held_out.any() else "everything"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
+from h3lab.errors import OutOfRange
 
 #: One array of a batch: dense, or a CSR matrix.
 Column = Any
@@ -141,18 +142,19 @@ def positions(index: Any, count: int) -> np.ndarray:
     at = np.asarray(index)
     if at.ndim != 1 or at.dtype.kind not in "biu":
         if at.size:
-            raise IndexError(
-                f"rows are chosen by a slice, positions or a mask; {type(index).__name__} {at.dtype} came."
+            raise OutOfRange(
+                f"rows are chosen by a slice, a list of positions or a mask; {type(index).__name__} of {at.dtype} came."
+                " For one row write [3]."
             )
         at = at.astype(np.int64).reshape(-1)
     if at.dtype.kind == "b":
         if len(at) != count:
-            raise IndexError(f"a mask of {len(at)} values came for {count} rows.")
+            raise OutOfRange(f"a mask of {len(at)} values came for {count} rows; expected one a row.")
         return np.flatnonzero(at)
     at = at.astype(np.int64, copy=False)
     wrong = (at < -count) | (at >= count)
     if wrong.any():
-        raise IndexError(f"row {int(at[wrong][0])} was asked for; there are {count} rows, from 0.")
+        raise OutOfRange(f"row {int(at[wrong][0])} was asked for; there are {count} rows, from 0 to {count - 1}.")
     return np.where(at < 0, at + count, at)
 
 

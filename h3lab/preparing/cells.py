@@ -43,7 +43,7 @@ def as_table(rows: Any, needed: Sequence[str] | None = None, optional: Sequence[
     if isinstance(rows, Mapping):
         wanted = _wanted(list(rows), needed, optional)
         return _from_lists({str(name): rows[name] for name in (rows if wanted is None else wanted)})
-    if hasattr(rows, "__arrow_c_stream__"):  # polars, DuckDB and others
+    if hasattr(rows, "__arrow_c_stream__") and hasattr(rows, "columns"):  # polars, DuckDB and others; not a Series
         return as_table(pa.table(rows), needed, optional)
     raise UsageError(
         f"raw rows were expected, {_described(rows)} came. Pass a DataFrame, an Arrow table, a Source or a list of "
@@ -101,6 +101,17 @@ def kind(type_: Any) -> str:
     if t.is_list(type_) or t.is_large_list(type_) or t.is_fixed_size_list(type_):
         return "list"
     return "null" if t.is_null(type_) else "other"
+
+
+def number_type(dtype: Any) -> str:
+    """The name of a type of numbers; UsageError for any other."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in "fiub":
+        raise UsageError(f"dtype={dtype!r} came; expected a type of numbers, for example dtype='float32'.")
+    return str(found.name)
 
 
 def check_columns(table: pa.Table, schema: pa.Schema, context: str) -> pa.Table:
@@ -178,7 +189,10 @@ class Cells:
         DataError names what is no number."""
         for field in self.table.schema:
             if kind(field.type) not in ("number", "bool", "null"):
-                raise DataError(f"column {field.name!r} is {field.type}; numbers were expected here.")
+                raise DataError(
+                    f"column {field.name!r} is {field.type}; numbers were expected here. Put a worker in front that "
+                    "makes them, such as OneHotEncoder() or TfidfVectorizer(), or leave the column out."
+                )
         arrays = [_numbers(column) for column in self.table.columns]
         if self.one:
             return arrays[0]

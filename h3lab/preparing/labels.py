@@ -96,8 +96,14 @@ def encode(column: pa.ChunkedArray, spec: Spec, name: str) -> np.ndarray:
     that is no number."""
     if spec.task == "regression":
         if kind(column.type) not in ("number", "bool"):
-            raise DataError(f"the label {name!r} is {column.type}; a regression needs numbers.")
-        return np.asarray(column.cast("float64").to_numpy(), dtype=np.float64)
+            raise DataError(
+                f"the label {name!r} is {column.type}, and a regression needs numbers. Make numbers of it in the "
+                "source, or take task='classification'."
+            )
+        values = np.asarray(column.cast("float64").to_numpy(), dtype=np.float64)
+        if np.isinf(values).any():
+            raise DataError(f"the label {name!r} is infinite in {int(np.isinf(values).sum())} rows; leave them out.")
+        return values
     # Only the distinct values go through Spec.encode: comparing a million Python strings takes seconds.
     coded = dense(column).combine_chunks().dictionary_encode()
     values = np.asarray(coded.dictionary.to_pylist())
@@ -114,5 +120,5 @@ def null_labels(name: str, nulls: int, rows: int) -> DataError:
     """The error for rows without a label."""
     return DataError(
         f"the label {name!r} is missing in {nulls} of {rows} rows. Leave these rows out with "
-        f'prepare(..., on_null_label="drop"), or fill the column in the source.'
+        f'on_null_label="drop" (in lab.train, h3.train or prepare), or fill the column in the source.'
     )

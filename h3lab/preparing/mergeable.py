@@ -23,6 +23,8 @@ class Mergeable(Protocol):
     #: The class of digests that are no input by themselves: ``x.arrays()`` names its arrays, ``kept.of(arrays)`` makes
     #: it again; None where there is no such class.
     kept: Any
+    #: Whether :meth:`partial` is given the labels too, as a third argument: a Series, or None where there are none.
+    labelled: bool
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Whether a worker of these parameters, given inputs such as the rows ``x`` (a few of the first), can be
@@ -34,7 +36,7 @@ class Mergeable(Protocol):
         text); ``x`` itself where there is no such thing."""
         ...
 
-    def partial(self, worker: Any, x: Any) -> Any:
+    def partial(self, worker: Any, x: Any, *labels: Any) -> Any:
         """The state of one part of at least one row, from its digest."""
         ...
 
@@ -58,6 +60,7 @@ class Plain:
 
     bound = "identical"
     kept: Any = None
+    labelled = False
 
     def takes(self, worker: Any, x: Any) -> bool:
         """See :class:`Mergeable`."""

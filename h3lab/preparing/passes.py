@@ -140,7 +140,8 @@ def _looked(job: Job, number: int, table: pa.Table, keys: np.ndarray, dropped: i
         at, given = climb(job, block, table, number)
         pending = job.pending[block.name]
         if pending.merge:
-            found = [_state(worker, x, block.name) for worker, x in zip(pending.workers, given, strict=True)]
+            y = _label_cells(job, table)
+            found = [_state(worker, x, block.name, y) for worker, x in zip(pending.workers, given, strict=True)]
             states[block.name] = [state for state, _ in found]
             changed = any(digest is not x for (_, digest), x in zip(found, given, strict=True))
             given, digests[block.name] = [digest for _, digest in found], _kept_class(pending) if changed else None
@@ -160,17 +161,23 @@ def _kept_class(pending: Pending) -> Any:
     return worlds.load("h3lab.workers:mergeable")(pending.workers[0]).kept
 
 
-def _state(worker: Any, x: Any, block: str) -> tuple[Any, Any]:
+def _state(worker: Any, x: Any, block: str, labels: Cells | None) -> tuple[Any, Any]:
     family = worlds.load("h3lab.workers:mergeable")(worker)
     with chain.naming(worker, x, f"block {block!r}"):
         digest = family.digest(worker, x)
+        if getattr(family, "labelled", False):
+            return family.partial(worker, digest, None if labels is None else native(labels)), digest
         return family.partial(worker, digest), digest
+
+
+def _label_cells(job: Job, table: pa.Table) -> Cells | None:
+    return None if job.pipeline.label is None else Cells(table.select([job.pipeline.label]), one=True)
 
 
 def _keep_labels(job: Job, table: pa.Table, keys: np.ndarray, number: int) -> None:
     keep(job.folder / f"keys-{number}", keys)
-    if job.pipeline.label is not None:
-        keep(job.folder / f"label-{number}", Cells(table.select([job.pipeline.label]), one=True))
+    if (labels := _label_cells(job, table)) is not None:
+        keep(job.folder / f"label-{number}", labels)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,10 @@ def prepare(
     without labels and labels that a fitted pipeline does not know; a feed that was stored before stays as it is.
     """
     if not isinstance(pipeline, Pipeline):
-        raise UsageError(f"prepare takes a Pipeline first; a {type(pipeline).__name__} came.")
+        raise UsageError(
+            f"prepare takes a Pipeline first; a {type(pipeline).__name__} came. For example "
+            'prepare(h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler())), rows).'
+        )
     source = source if isinstance(source, Source) else worlds.load("h3lab.sources:read")(source)
     pipeline = labelled(pipeline, label)
     check_source(pipeline, source, on_null_label)
@@ -92,7 +95,7 @@ def _prepared(job: Job, store: Any, executor: Executor, show: Progress, on_null_
         batches = [
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
         ]
-        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline)
+        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline, dropped=counts["dropped"])
     document = job.pipeline.to_document()
     reason = documents.missing(document)
     if reason is not None:
@@ -176,8 +179,12 @@ def _alone(store: Any) -> Iterator[None]:
     if store is None:
         yield
         return
-    store.folder.mkdir(parents=True, exist_ok=True)
-    with open(store.folder / ".lock", "w") as lock:
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        lock = open(store.folder / ".lock", "w")
+    except OSError as error:
+        raise StorageError(f"{store.folder} is no folder to write to ({error.strerror}). Give another one.") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

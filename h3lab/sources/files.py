@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from h3lab.errors import DamagedData, DataError, H3labError, redacted
+from h3lab.errors import DamagedData, DataError, H3labError, UsageError, redacted
 from h3lab.source import Part, Source
 from h3lab.sources.formats import Format, format_of
 from h3lab.sources.places import File, absolute, find, is_url
@@ -31,6 +31,8 @@ class Files(Source):
 
     def __init__(self, what: str | Path | Sequence[str | Path], format: str | None = None) -> None:
         given = [what] if isinstance(what, str | os.PathLike) else list(what)
+        if not all(os.fspath(one) for one in given):
+            raise UsageError("an empty path came; expected a file, a folder, a glob or a URL.")
         self.what = [absolute(one) for one in given]
         self._files = {file.name: file for file in find(self.what)}
         self.format = format_of(list(self._files.values()), format).name
@@ -132,13 +134,17 @@ def _reading(file: File, where: str) -> Iterator[None]:
     try:
         yield
     except DamagedData as error:
-        raise DamagedData(f"{file.shown}, {where}: {error}.") from error
+        raise DamagedData(f"{file.shown}, {where}: {str(error).rstrip('.')}.") from error
     except H3labError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{file.shown} is gone. Read the source again with h3.read.") from error
     except (pa.ArrowException, OSError, ValueError, EOFError, KeyError) as error:
-        raise DamagedData(f"{file.shown}, {where} cannot be read: {redacted(str(error))}") from error
+        reason = redacted(str(error)).rstrip(".")
+        raise DamagedData(
+            f"{file.shown}, {where} cannot be read: {reason}. Is the file whole, and what its ending says? For another "
+            "format pass format=."
+        ) from error
 
 
 def reopen(description: Mapping[str, Any]) -> Files:

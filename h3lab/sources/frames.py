@@ -26,7 +26,9 @@ class Frame(Source):
     def __init__(self, table: pa.Table, what: str) -> None:
         for column in table.column_names:
             if table.column_names.count(column) > 1:
-                raise DataError(f"two columns are named {column!r}.")
+                raise DataError(f"two columns are named {column!r}; rename one of them.")
+        if not table.column_names:
+            raise DataError(f"{what} without columns came; expected rows with at least one column.")
         self.table, self.what = table.replace_schema_metadata(None), what
 
     @property
@@ -124,7 +126,10 @@ def _is_pandas(what: Any) -> bool:
 
 
 def _of_pandas(what: Any) -> pa.Table:
-    return _converted(lambda: pa.Table.from_pandas(what.rename(columns=str), preserve_index=False))
+    frame = what.rename(columns=str)
+    if not frame.columns.is_unique:
+        raise DataError(f"two columns are named {frame.columns[frame.columns.duplicated()][0]!r}; rename one of them.")
+    return _converted(lambda: pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def _of_pair(X: Any, y: Any) -> pa.Table:
@@ -158,4 +163,7 @@ def _converted(make: Any) -> pa.Table:
     try:
         return make()
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"these rows cannot be a table; a column mixes types, or lengths differ: {error}") from error
+        raise DataError(
+            f"these rows cannot be a table; a column mixes types, or lengths differ: {error}. Give each column one "
+            "type, for example with .astype(str), and all of them the same length."
+        ) from error

@@ -15,9 +15,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from h3lab.errors import DataError, MissingExtra, UsageError, redacted
+from h3lab.errors import DataError, H3labError, MissingExtra, UnknownName, UsageError, redacted
 from h3lab.worlds import PIP
 
+#: What a URL usually begins with; fsspec knows more.
+_SCHEMES = "file s3 gs abfs hdfs webhdfs http https ftp sftp smb memory zip tar github postgresql mysql sqlite".split()
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -120,12 +122,19 @@ def _find(text: str) -> list[File]:
     try:
         system, path = _reached(text)
         kind = _kind(system, path)
-    except OSError as error:
-        raise DataError(f"{redacted(text)} cannot be reached: {redacted(str(error))}") from error
+    except H3labError:
+        raise
+    except Exception as error:  # each file system raises what its library does: botocore, aiohttp, paramiko, ...
+        raise DataError(
+            f"{redacted(text)} cannot be reached: {redacted(str(error))}. Is the address right, and are the "
+            "credentials where its library looks for them?"
+        ) from error
     if kind == "file":
         return [File(text, path, path.rpartition("/")[2])]
     if kind == "nothing":
         raise DataError(f"there is no file {redacted(text)}.{_meant(system, path)}")
+    if kind == "directory" and not system.ls(path):
+        raise DataError(f"the folder {redacted(text)} is empty; expected one with files, or the path of a file.")
     base = path.rstrip("/") if kind == "directory" else _MAGIC.split(path)[0].rpartition("/")[0]
     listing = system.find(path) if kind == "directory" else system.glob(path, detail=True)
     paths = listing if kind == "directory" else [p for p, info in listing.items() if info["type"] != "directory"]
@@ -182,4 +191,7 @@ def _reached(text: str) -> tuple[Any, str]:
         line = f"pip install {PIP.get(package, package)}"
         raise MissingExtra(f"{scheme}:// needs a package that is not installed. Install it with: {line}") from error
     except ValueError as error:
+        scheme = text.partition("://")[0]
+        if "Protocol not known" in str(error):
+            raise UnknownName("kind of URL", scheme, _SCHEMES, redacted(text)) from error
         raise UsageError(f"{redacted(text)} cannot be opened: {redacted(str(error))}.") from error

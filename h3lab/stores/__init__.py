@@ -9,16 +9,17 @@ from typing import Any
 from h3lab.batch import Batch
 from h3lab.errors import UsageError
 from h3lab.feeds.feed import Feed, open_feed
+from h3lab.home import path_of
 from h3lab.source import PART_ROWS
 from h3lab.stores.columns import Columns
 
 
 def open_store(url: str | Path) -> Columns:
     """The store of a folder; relative paths start at the current directory."""
-    text = str(url).removeprefix("file://")
-    if "://" in text:
+    text = url.removeprefix("file://") if isinstance(url, str) else url
+    if isinstance(text, str) and "://" in text:
         raise UsageError(f"{text!r} came; feeds are kept in a folder that every process of the lab can reach.")
-    return Columns(Path(text).expanduser().absolute())
+    return Columns(path_of(text, 'to="prepared/reviews"').absolute())
 
 
 def store(feed: Feed, folder: Path | str) -> Feed:

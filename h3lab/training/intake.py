@@ -5,28 +5,59 @@ It knows every form in which data comes (feeds, arrays, raw rows); it does not k
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from h3lab import estimator, worlds
-from h3lab.errors import SpecMismatch, UsageError
+from h3lab.errors import SpecMismatch, UnknownName, UsageError
 from h3lab.feeds.feed import Feed
 from h3lab.options import Options
 from h3lab.preparing.cells import as_table
 from h3lab.training.validation import check_same
 
 
-def feeds(actor: Any, data: Any, options: Options) -> tuple[Feed, Feed | None]:
-    """(rows to learn from, rows to validate on or None)."""
+def choices(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(how rows are prepared: what begins with ``on_``, as ``prepare`` takes it; the other settings)."""
+    from h3lab.preparing.prepare import prepare
+
+    known = [name for name in inspect.signature(prepare).parameters if name.startswith("on_")]
+    found = {name: value for name, value in settings.items() if name.startswith("on_")}
+    for name in found:
+        if name not in known:
+            raise UnknownName("choice of how rows are prepared", name, known)
+    return found, {name: value for name, value in settings.items() if name not in found}
+
+
+def check_raw(actor: Any, data: Any, chosen: Mapping[str, Any]) -> None:
+    """UsageError where choices of how rows are prepared come with rows that nothing prepares here."""
+    for name, value in chosen.items():
+        if isinstance(data, Feed):
+            raise UsageError(
+                f"{name}={value!r} came with a Feed, whose rows are prepared already. Choose it where they are: "
+                f"lab.prepare(pipeline, source, {name}={value!r})."
+            )
+        if actor.pipeline is None:
+            raise UsageError(
+                f"{name}={value!r} came, and actor {actor.name!r} has no pipeline, so nothing is prepared. Give it "
+                "one, for example h3.Pipeline.guess(source, label=...), or leave these rows out of the arrays."
+            )
+
+
+def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | None = None) -> tuple[Feed, Feed | None]:
+    """(rows to learn from, rows to validate on or None). ``chosen``: how raw rows are prepared."""
+    chosen = chosen or {}
+    check_raw(actor, data, chosen)
     validation = options.validation
     fraction = _fraction(validation)
     if isinstance(data, Feed):
         check_pipeline(actor, data)
         feed = data
     elif actor.pipeline is not None:
-        return _prepared(actor.pipeline, data, validation, fraction, options.seed)
+        return _prepared(actor.pipeline, data, validation, fraction, options.seed, chosen)
     else:
         feed = of_arrays(actor, data)
     if fraction is not None:
@@ -47,7 +78,7 @@ def of_arrays(actor: Any, data: Any) -> Feed:
     return Feed.of(X, y, weight=weight, task=task)
 
 
-def held_out(data: Any, feed: Feed) -> Feed:
+def held_out(data: Any, feed: Feed, chosen: Mapping[str, Any] | None = None) -> Feed:
     """Validation rows in any form → a feed with the training feed's classes."""
     if isinstance(data, Feed):
         check_same(data, feed.spec, "the validation feed")
@@ -62,14 +93,14 @@ def held_out(data: Any, feed: Feed) -> Feed:
             f"validation came as {type(data).__name__}; expected a fraction, a Feed, or (X, y), or a pipeline "
             "on the actor, which raw rows need."
         )
-    return apply(feed.pipeline, data)
+    return apply(feed.pipeline, data, chosen)
 
 
-def apply(pipeline: Any, data: Any) -> Feed:
+def apply(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) -> Feed:
     """Raw rows through a fitted pipeline, in this process."""
     from h3lab.preparing.prepare import prepare
 
-    return prepare(*raw_rows(pipeline, data))
+    return prepare(*raw_rows(pipeline, data), **(chosen or {}))
 
 
 def check_pipeline(actor: Any, feed: Feed) -> None:
@@ -132,18 +163,20 @@ def _refuse_if_labels_were_seen(feed: Feed, fraction: float) -> None:
                 )
 
 
-def _prepared(pipeline: Any, data: Any, validation: Any, fraction: float | None, seed: int) -> tuple[Feed, Feed | None]:
+def _prepared(
+    pipeline: Any, data: Any, validation: Any, fraction: float | None, seed: int, chosen: Mapping[str, Any]
+) -> tuple[Feed, Feed | None]:
     """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
     from h3lab.preparing.prepare import prepare
 
     pipeline, rows = raw_rows(pipeline, data)
     if fraction is None:
-        feed = prepare(pipeline, rows)
-        return feed, None if validation is None else held_out(validation, feed)
+        feed = prepare(pipeline, rows, **chosen)
+        return feed, None if validation is None else held_out(validation, feed, chosen)
     rest, aside = rows.split(test=fraction, seed=seed)
-    feed = prepare(pipeline, rest)
+    feed = prepare(pipeline, rest, **chosen)
     assert feed.pipeline is not None
-    return feed, prepare(feed.pipeline, aside)
+    return feed, prepare(feed.pipeline, aside, **chosen)
 
 
 def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:

@@ -46,7 +46,8 @@ def train(
     ``start``: an actor or run whose parameters to begin with. ``class_weight``: ``"balanced"`` or a dict by label.
     ``settings`` override the actor's for this training: ``epochs``, ``batch_size``, ``validation`` (a fraction, a feed,
     (X, y) or raw rows), ``patience``, ``monitor``, ``metrics``, ``seed``, ``threads``, and the model's and the
-    transfer's own (``lr``, ``temperature``, ...). ``rank`` of ``ranks``: this process's share of each batch.
+    transfer's own (``lr``, ``temperature``, ...); where data is raw, ``on_null_label="drop"`` leaves out rows without a
+    label, and prepare's other choices hold too. ``rank`` of ``ranks``: this process's share of each batch.
 
     Records have ``step`` and ``epoch`` (both from 1), ``seconds``, ``loss`` and what else the model tells; the last one
     of an epoch also ``val_loss``, ``val_accuracy``, ``val_<metric>``. Raises UnknownName, SpecMismatch, NonFiniteLoss.
@@ -55,8 +56,9 @@ def train(
 
     model: Model = worlds.wrap(clone(actor.model, safe=False))
     steerable = [*model.settings, *fitness.settings_of(transfer)]
+    chosen, settings = intake.choices(settings)
     options, values = Options.of(actor, settings, steerable)
-    feed, held_out = intake.feeds(actor, data, options)
+    feed, held_out = intake.feeds(actor, data, options, chosen)
     fitness.check(model.capabilities, feed, held_out, options, transfer, ranks)
     weights = fitness.class_weights(class_weight, feed, model.capabilities)
     schedule = Schedule(feed, model.capabilities, options, weights, rank, ranks)
@@ -162,10 +164,6 @@ class Training:
         self._pending.records = list(tree["pending"])
         if self._patience is not None and tree["patience"] is not None:
             self._patience.load_state(tree["patience"])
-
-    def result(self) -> dict[str, Any] | None:
-        """What an actor needs to answer like the trained one, as a codec tree; None before the first step."""
-        return {"step": self.step, "model": dict(self.model.parameters())} if self.step else None
 
     def _run(self) -> Generator[Record, None, None]:
         try:

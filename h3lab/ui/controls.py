@@ -29,8 +29,9 @@ def perform(
     """Ask ``run`` for a control without waiting; ``answer`` is called on the thread when the rank has confirmed, or
     with the error. What the Run prints meanwhile belongs to the cell of the ``context``. Only the verbs of a panel are
     accepted: the message comes from a page."""
-    if verb != "set" and verb not in VERBS:
-        raise UnknownName("control", verb, ["set", *VERBS])
+    words = run_words(run)
+    if verb not in words:
+        raise UnknownName("control", verb, words)
     # A copy, because a context is entered by one thread at a time, and two clicks are two threads.
     task = context.copy().run
     thread = threading.Thread(
@@ -40,8 +41,14 @@ def perform(
     return thread
 
 
+def run_words(run: Any) -> Mapping[str, str]:
+    """The controls of a run, each with the code that does the same: those of a lab's run, or a local loop's own."""
+    words: Mapping[str, str] = VERBS if run.folder is not None else run.info["code"]
+    return words
+
+
 def _perform(run: Any, verb: str, values: Mapping[str, Any], answer: Answer) -> None:
-    asked = code(verb, values)
+    asked = code(verb, values, run_words(run))
     try:
         said = getattr(run, verb)(**values)
     except Exception as error:
@@ -56,6 +63,8 @@ def record(run: Any, what: str) -> None:
     """Keep the current exception where ``run.logs()`` finds it, beside the logs of the ranks."""
     text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {what}\n{traceback.format_exc()}"
     log.warning("%s", text)
+    if run.folder is None:
+        return
     try:
         with open(run.folder.logs / "panel.log", "a", encoding="utf-8") as file:
             file.write(text + "\n")

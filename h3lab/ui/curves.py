@@ -1,7 +1,8 @@
 """The curves as Bokeh documents: two figures over one step axis, without data, that a page fills and keeps filled.
 
 It knows names and looks. The names are the contract with ``static/plot.js``: sources ``raw smooth train held past marks
-newest`` and ``run0`` ... , each prefixed by the figure, ``left`` or ``right``. Colours of text and grid are the page's.
+newest single`` and ``run0`` ... , each prefixed by the figure, ``left`` or ``right``. Colours of text and grid are the
+page's.
 """
 
 from __future__ import annotations
@@ -124,6 +125,9 @@ def _lines(plot: Any, side: str) -> None:
     shown = [line("smooth", TRAIN[0], 2.0), line("held", HELD_OUT[0], 2.0)]
     shown += [line(f"run{index}", color, 2.0) for index, color in enumerate(RUNS)]
     plot.scatter("x", "y", source=_source(f"{side}.newest"), size=7, color=HELD_OUT[0], name=f"{side}.newest.dot")
+    # A curve of one point is no line.
+    single = _source(f"{side}.single", ("x", "y", "color"))
+    plot.scatter("x", "y", source=single, size=7, color="color")
     _marks(plot, side)
     _hover(plot, shown)
 

@@ -13,12 +13,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from h3lab.errors import UsageError
 from h3lab.ui.curves import RUNS
-from h3lab.ui.follower import Follower, follow
+from h3lab.ui.follower import Follower, follow, key_of
 from h3lab.ui.headline import ended
 
 #: While a page looks on, the picture in the notebook is at most so old; each costs 0.1 s of this process.
@@ -45,10 +44,13 @@ class Exhibit:
         self.cells: set[str] = set()
         self.ids: list[str] = []
         self._context = contextvars.copy_context()
-        self._due = time.monotonic() + FIRST_SECONDS
+        #: The cell of the notebook, whichever time it is executed; loops of this process alone.
+        self.place = _place() if runs[0].folder is None else None
+        # A picture takes Matplotlib's import, and a loop of this process would wait for it.
+        self._due = time.monotonic() + (PICTURE_SECONDS if self.place is not None else FIRST_SECONDS)
         self._over = False
         self._drawing = threading.Lock()
-        self.followers: list[Follower] = [follow(run.folder) for run in runs]
+        self.followers: list[Follower] = [follow(run) for run in runs]
         for follower in self.followers:
             follower.join(self)
 
@@ -62,6 +64,13 @@ class Exhibit:
             task = self._context.copy().run
             threading.Thread(target=task, args=(self.redraw,), name="h3lab-picture", daemon=True).start()
 
+    def settle(self) -> None:
+        """The last picture, here and now."""
+        self._over = True
+        self.redraw()
+        for follower in self.followers:
+            follower.hurry()
+
     def redraw(self) -> None:
         """Bring the picture up to date wherever it is shown."""
         with self._drawing:
@@ -73,7 +82,7 @@ class Exhibit:
         """The two outputs, in the current cell."""
         display_id = f"h3lab-{self.panel.view}-{len(self.ids)}"
         _publish({"text/html": f'<div class="h3lab-run h3lab-{self.panel.view}"></div>', "text/plain": ""})
-        if all(ended(run.folder.state) for run in self.runs):
+        if all(ended(follower.origin.state) for follower in self.followers):
             _publish(bundle(self.followers), display_id)
         else:
             _publish({"text/plain": "\n".join(follower.line() for follower in self.followers)}, display_id)
@@ -92,7 +101,8 @@ def _publish(data: dict[str, Any], display_id: str | None = None, update: bool =
     publish_display_data(data, transient={"display_id": display_id} if display_id else {}, update=update)
 
 
-_exhibits: dict[tuple[Path, ...], Exhibit] = {}
+#: By the key of each run.
+_exhibits: dict[tuple[Any, ...], Exhibit] = {}
 
 
 def show(*runs: Any) -> bool:
@@ -104,10 +114,11 @@ def show(*runs: Any) -> bool:
     if cell is None:
         return False
     try:
-        key = tuple(run.folder.path.resolve() for run in runs)
+        key = tuple(map(key_of, runs))
         if key not in _exhibits or _exhibits[key].panel.comm is None:
             _make_room()
             _exhibits[key] = Exhibit(*runs)
+            _replace(_exhibits[key], cell)
         exhibit = _exhibits[key]
         if cell not in exhibit.cells:
             exhibit.cells.add(cell)
@@ -124,6 +135,30 @@ def _make_room() -> None:
         if not exhibit.panel.watching and all(follower.complete for follower in exhibit.followers):
             exhibit.close()
             del _exhibits[key]
+
+
+def _replace(new: Exhibit, cell: str) -> None:
+    """Free what an earlier execution of the cell has shown of its loops: the page has dropped it already."""
+    if new.place is None:
+        return
+    for key, old in list(_exhibits.items()):
+        if old.place == new.place != "" and cell not in old.cells and all(each.complete for each in old.followers):
+            old.close()
+            del _exhibits[key]
+    events = _shell().events
+    if _after_cell not in events.callbacks["post_run_cell"]:
+        events.register("post_run_cell", _after_cell)
+
+
+def _after_cell(result: Any) -> None:
+    """A loop of the cell's own thread has ended with its cell, though nobody said so: a framework tells its callbacks
+    nothing of an exception, and an iterator may be held."""
+    error = result.error_in_exec
+    failed = error is not None and not isinstance(error, KeyboardInterrupt)
+    for exhibit in list(_exhibits.values()):
+        for run in exhibit.runs:
+            if run.folder is None and run.thread is threading.main_thread():
+                run.end("failed" if failed else "stopped", error if failed else None)
 
 
 class Overlay:
@@ -149,9 +184,9 @@ def settle(run: Any) -> None:
     """The last picture of an ended run, sent from the cell that waits for it: programs that run notebooks without a
     browser take the outputs of the running cell only."""
     for key, exhibit in list(_exhibits.items()):
-        if run.folder.path.resolve() in key and _cell() is not None:
+        if key_of(run) in key and _cell() is not None:
             try:
-                exhibit.redraw()
+                exhibit.settle()
             except Exception:
                 log.exception("no picture of %s", run.name)
 
@@ -178,15 +213,25 @@ def bundle(followers: list[Follower]) -> dict[str, Any]:
     return {"image/png": base64.b64encode(picture).decode(), "text/plain": "\n".join(lines)}
 
 
-def _cell() -> str | None:
-    """The id of the request that the kernel is working on, None outside a notebook's kernel."""
+def _shell() -> Any:
+    """IPython's shell where a notebook's kernel runs it, else None."""
     import sys
 
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython
 
-    kernel = getattr(get_ipython(), "kernel", None)
-    if kernel is None:
-        return None
-    return str(kernel.get_parent().get("header", {}).get("msg_id", ""))
+    shell = get_ipython()
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def _cell() -> str | None:
+    """The id of the request that the kernel is working on, None outside a notebook's kernel."""
+    shell = _shell()
+    return None if shell is None else str(shell.kernel.get_parent().get("header", {}).get("msg_id", ""))
+
+
+def _place() -> str:
+    """The id of the notebook's cell, where the page sends it."""
+    shell = _shell()
+    return "" if shell is None else str(shell.kernel.get_parent().get("metadata", {}).get("cellId", ""))

@@ -1,7 +1,7 @@
-"""One thread a run and kernel that reads on in the run's folder and tells all views what is new.
+"""One thread a run and kernel that reads on where the run writes and tells all views what is new.
 
-It knows the folder, the journal and how often to look; what a view does with the news is the view's affair. The thread
-ends by itself when the run has ended and everything was read, or when the last view has left.
+It knows how often to look; where the news come from is its Origin's affair, what a view does with them the view's. The
+thread ends by itself when the run has ended and everything was read, or when the last view has left.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from h3lab.records import Record
 from h3lab.running import journal
 from h3lab.running.folder import RunFolder
-from h3lab.running.status import line
-from h3lab.ui.columns import Columns, Series, binned, smoothed
-from h3lab.ui.headline import Speed, ended, headline
-from h3lab.ui.marks import Story
+from h3lab.running.status import Speed, line
+from h3lab.ui.columns import Columns
+from h3lab.ui.headline import ended, headline
+from h3lab.ui.marks import VERBS, Story
+from h3lab.ui.reading import Coarse, FolderReading, coarse
 
 #: While somebody watches: a look costs two ``stat`` calls, and finds a flush of the writer while it is fresh.
 LOOK_SECONDS = 0.02
@@ -30,10 +29,34 @@ LOOK_SECONDS = 0.02
 READ_SECONDS = 0.1
 #: While nobody watches: enough for the last picture.
 IDLE_SECONDS = 1.0
-#: How much is read at once: a long journal as a whole would be a gigabyte of dicts.
-CHUNK = 4 << 20
+#: Of the time of a process whose own loop is watched, the screen takes at most so much.
+SHARE = 0.01
+#: However costly a look was.
+LATEST_SECONDS = 2.0
 
 log = logging.getLogger("h3lab.ui")
+
+
+class Origin(Protocol):
+    """Where a run writes: its folder, or the memory of this process (``h3lab.running.local.LocalRun``)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+
+    @property
+    def folder(self) -> RunFolder | None: ...
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """As it is now."""
+        ...
+
+    def look(self) -> tuple[dict[str, Any], Iterable[journal.News]] | None:
+        """The state and the news since the last look, in pieces; None where nothing has changed."""
+        ...
 
 
 class Listener(Protocol):
@@ -50,28 +73,28 @@ class Listener(Protocol):
 
 
 class Follower:
-    """What a run's folder says, kept up to date: ``columns``, ``story``, ``state`` and :meth:`head`.
+    """What a run says, kept up to date: ``columns``, ``story``, ``state`` and :meth:`head`.
 
     ``lock`` guards them all.
     """
 
-    def __init__(self, folder: RunFolder, done: Callable[[Follower], None] = lambda follower: None) -> None:
-        self.folder = folder
-        self.info = folder.info
-        self.state = folder.state
+    def __init__(self, origin: Origin | RunFolder, done: Callable[[Follower], None] = lambda follower: None) -> None:
+        self.origin: Origin = origin if not isinstance(origin, RunFolder) else FolderReading(origin)
+        self.info = self.origin.info
+        self.state = self.origin.state
         self.complete = False  # it has ended, and everything was read
         self.columns = Columns()
-        self.story = Story(self.info.get("values", {}))
+        self.story = Story(self.info.get("values", {}), self.info.get("code", VERBS))
         self.last: Record | None = None
         self.trouble = ""
         self.lock = threading.RLock()
+        #: Name and coarse curves of the loop of the same name that this process had before.
+        self.past = _before.get(self.origin.name) if self.origin.folder is None else None
         self._speed = Speed()
-        self._cursor = journal.Cursor()
         self._listeners: list[Listener] = []
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._seen: tuple[int, ...] = ()
-        self._read_at = 0.0
+        self._read_at = self._cost = 0.0
         self._done = done
 
     def head(self) -> dict[str, Any]:
@@ -81,8 +104,9 @@ class Follower:
 
     def line(self) -> str:
         """The same as a line of text."""
-        latest = {"epoch": (self.last or {}).get("epoch"), **{name: self.columns.last(name) for name in self.columns}}
-        state = {"name": self.folder.name, **self.state, "steps_per_second": self._speed.rate}
+        last = {name: (self.last or {}).get(name) for name in ("step", "epoch")}
+        latest = {**last, **{name: self.columns.last(name) for name in self.columns}}
+        state = {"name": self.origin.name, **self.state, "steps_per_second": self._speed.rate}
         return line(self.info, {**state, **latest, **self.story.values})
 
     @property
@@ -101,7 +125,7 @@ class Follower:
                 # to the one that happens to run at the time.
                 context = contextvars.copy_context()
                 self._thread = threading.Thread(
-                    target=context.run, args=(self._follow,), name=f"h3lab-follow-{self.folder.name}", daemon=True
+                    target=context.run, args=(self._follow,), name=f"h3lab-follow-{self.origin.name}", daemon=True
                 )
                 self._thread.start()
         self.hurry()
@@ -127,9 +151,11 @@ class Follower:
     def _follow(self) -> None:
         while True:
             with self.lock:
+                began = time.thread_time()
                 if not self._listeners or self._take_in():
                     self._thread = None
                     break
+                self._cost = time.thread_time() - began
                 watched = any(listener.watching for listener in self._listeners)
             self._wake.wait(self._pause(watched))
             self._wake.clear()
@@ -139,50 +165,42 @@ class Follower:
         if self.trouble or not watched:
             return IDLE_SECONDS
         since = time.monotonic() - self._read_at
+        if self.origin.folder is None:
+            # The loop runs in this process, and what this thread takes is taken from it.
+            return max(READ_SECONDS - since, min(self._cost / SHARE, LATEST_SECONDS))
         return max(LOOK_SECONDS, READ_SECONDS - since)
 
     def _take_in(self) -> bool:
         """Look once; whether the run has ended and this was the rest."""
         try:
-            self.complete = self.complete or self._look()
+            if not self.complete and self._look():
+                self.complete = True
+                if self.origin.folder is None:
+                    _before[self.origin.name] = ("before", coarse(self.columns))
             return self.complete
         except Exception as error:
             # A folder on a network drive comes back; until then the card says what is wrong, and the thread goes on.
             if not self.trouble:
-                log.exception("cannot read %s", self.folder.path)
+                log.exception("cannot read %s", self.origin.name)
             self.trouble = f"{type(error).__name__}: {error}"
             self._tell(None)
-            return not self.folder.path.exists()
+            return self.origin.folder is None or not self.origin.folder.path.exists()
 
     def _look(self) -> bool:
-        # The state is read before the journal: a rank writes its last records, then its end, so that an end seen
-        # here means that the records read afterwards are all there are.
-        stamps = self._stamps()
-        if stamps == self._seen:
+        found = self.origin.look()
+        if found is None:
             return False
-        if not self.folder.path.exists():
-            raise FileNotFoundError(f"the run was deleted; its folder was {self.folder.path}")
-        over = ended(state := self.folder.state)
+        state, pieces = found
+        over = ended(state)
         changed, self.state, self.trouble = state != self.state, state, ""
         self._read_at = time.monotonic()
-        drop_from, more = None, True
-        while more:
-            news = journal.read(self.folder.journal, self._cursor, CHUNK)
-            more = bool(news)
-            changed = changed or more
-            self._cursor = news.cursor
+        drop_from = None
+        for news in pieces:
+            changed = changed or bool(news)
             drop_from = self._apply(news, drop_from)
-        self._seen = stamps
         if changed or over:
             self._tell(drop_from)
         return over
-
-    def _stamps(self) -> tuple[int, ...]:
-        """What changes when there is something to read: sizes and times of the files that grow or are replaced."""
-        paths = [self.folder.path / "state.json", self.folder.journal]
-        if self._cursor.attempt:
-            paths.append(self.folder.journal / f"{self._cursor.attempt:04d}.jsonl")
-        return tuple(stamp for path in paths for stamp in _stamp(path))
 
     def _apply(self, news: journal.News, drop_from: int | None) -> int | None:
         if news.drop_from is not None:
@@ -193,7 +211,7 @@ class Follower:
             self.story.tell(event)
         if news.records:
             self.last = news.records[-1]
-            self._speed.look(self.last.get("seconds", 0.0), self.last["step"])
+            self._speed.look(self.last)
         return drop_from
 
     def _tell(self, drop_from: int | None) -> None:
@@ -201,58 +219,27 @@ class Follower:
             listener.news(self, drop_from)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return (status.st_size, status.st_mtime_ns)
-
-
-_followers: dict[Path, Follower] = {}
+_followers: dict[Any, Follower] = {}
+_before: dict[str, tuple[str, Coarse]] = {}
 _lock = threading.Lock()
 
 
-def follow(folder: RunFolder) -> Follower:
-    """The follower of a run in this process: one, however many views there are."""
+def key_of(run: Any) -> Any:
+    """What is the same for all views of a run: its folder, or itself where it has none."""
+    return run if run.folder is None else run.folder.path.resolve()
+
+
+def follow(run: Any) -> Follower:
+    """The follower of a run (or its folder) in this process: one, however many views there are."""
     with _lock:
-        path = folder.path.resolve()
-        if path not in _followers:
-            _followers[path] = Follower(RunFolder(path), _forget)
-        return _followers[path]
+        key = run.path.resolve() if isinstance(run, RunFolder) else key_of(run)
+        if key not in _followers:
+            _followers[key] = Follower(RunFolder(key) if isinstance(key, Path) else run, _forget)
+        return _followers[key]
 
 
 def _forget(follower: Follower) -> None:
     # The views of an ended run keep its curves; a view that comes later reads the folder again.
     with _lock:
         if not follower.alive:
-            _followers.pop(follower.folder.path, None)
-
-
-def read_columns(folder: RunFolder) -> Columns:
-    """The curves of a run as they are now, read here and at once."""
-    columns, cursor = Columns(), journal.Cursor()
-    while news := journal.read(folder.journal, cursor, CHUNK):
-        if news.drop_from is not None:
-            columns.drop_from(news.drop_from)
-        columns.extend(news.records)
-        cursor = news.cursor
-    return columns
-
-
-def earlier(folder: RunFolder) -> tuple[str, dict[str, dict[str, list[float | None]]]] | None:
-    """The name and the coarse curves of the run of the same name before this one that has any; None without one."""
-    numbers = sorted((int(p.name) for p in folder.path.parent.iterdir() if p.name.isdigit()), reverse=True)
-    for number in numbers:
-        if number < int(folder.path.name):
-            other = RunFolder(folder.path.parent / str(number))
-            columns = read_columns(other)
-            if any(columns.sizes().values()):
-                return other.name, {name: _points(name, columns[name]) for name in columns}
-    return None
-
-
-def _points(name: str, series: Series) -> dict[str, list[float | None]]:
-    steps, values = binned(series)
-    values = values if name.startswith("val_") else smoothed(values)
-    return {"x": steps.tolist(), "y": [float(value) if np.isfinite(value) else None for value in values]}
+            _followers.pop(follower.origin if follower.origin.folder is None else follower.origin.folder.path, None)

@@ -13,31 +13,6 @@ from typing import Any
 from h3lab.running.folder import ENDED
 from h3lab.ui.columns import Columns
 
-SPEED_SECONDS = 5.0
-
-
-class Speed:
-    """Steps a second over the last seconds, from the clock that the records carry."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[float, float]] = []
-
-    def look(self, seconds: float, step: float) -> None:
-        """Take in the newest record."""
-        if self._seen and seconds < self._seen[-1][0]:  # another attempt, another clock
-            self._seen.clear()
-        self._seen.append((seconds, step))
-        while len(self._seen) > 2 and self._seen[1][0] < seconds - SPEED_SECONDS:
-            del self._seen[0]
-
-    @property
-    def rate(self) -> float | None:
-        """None until two records are known."""
-        if len(self._seen) < 2 or self._seen[-1][0] <= self._seen[0][0]:
-            return None
-        (begin, first), (end, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (end - begin)
-
 
 def headline(
     info: Mapping[str, Any],
@@ -48,6 +23,7 @@ def headline(
 ) -> dict[str, Any]:
     """What the card's first line and hair show, ready for JSON. ``last`` is the newest record."""
     step, total = (last or {}).get("step", 0), info.get("total_steps")
+    epoch = (last or {}).get("epoch")
     moving = state["state"] == "training" and rate is not None
     return {
         "name": info.get("name", "?"),
@@ -56,16 +32,18 @@ def headline(
         "attempt": state.get("attempt", 0),
         "since": state.get("since"),
         "message": state.get("message") or "",
-        "epoch": (last or {}).get("epoch", 0),
+        "epoch": epoch if isinstance(epoch, int | float) else 0,
         "epochs": info.get("epochs"),
         "step": step,
         "total": total,
-        "loss": finite(columns.last("loss")),
+        "loss_name": loss_of(columns),
+        "loss": finite(columns.last(loss_of(columns) or "")),
         "metric": metric_of(columns),
         "value": finite(columns.last(metric_of(columns) or "")),
         "rate": rate if moving else None,
         "left": (total - step) / rate if moving and total and rate else None,
         "place": place(info, state),
+        "elsewhere": "" if info.get("local") else f'h3.attach("{info.get("name", "?")}")',
         **cause(state),
     }
 
@@ -75,15 +53,25 @@ def finite(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
 
 
+def loss_of(columns: Columns) -> str | None:
+    """``loss``, or what a loop of one's own calls its first one."""
+    losses = [name for name in columns if name.endswith("loss") and not name.startswith("val_")]
+    return "loss" if "loss" in losses or not losses else losses[0]
+
+
 def metric_of(columns: Columns) -> str | None:
     """The metric that says how good the model is: one of validation before one of training."""
-    others = [name for name in columns if not name.endswith("loss")]
+    # Two networks that learn against each other have nothing but losses.
+    names = [name for name in columns if name not in (loss_of(columns), "val_loss")]
+    others = [name for name in names if not name.endswith("loss")] or names
     held_out = [name for name in others if name.startswith("val_")]
     return next(iter([n for n in held_out if n == "val_accuracy"] + held_out + others), None)
 
 
 def place(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """Where it runs: ``slot0, slot1``, or how many ranks it will have while no slot is known."""
+    if info.get("local"):
+        return "in this process"
     slots = state.get("slots") or state.get("slot") or []
     slots = [slots] if isinstance(slots, str | int) else slots
     ranks = info.get("ranks") or 1

@@ -9,8 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-#: Events that a viewer's control causes → the code that asks for it.
-VERBS = {"pause": "run.pause()", "resume": "run.resume()", "stop": "run.stop()", "snapshot": "run.snapshot()"}
+#: Events that a viewer's control causes → the code that asks for it. A loop of this process has words of its own.
+VERBS = {
+    "set": "run.set({})", "pause": "run.pause()", "resume": "run.resume()", "stop": "run.stop()",
+    "snapshot": "run.snapshot()",
+}  # fmt: skip
 
 
 def number(value: Any) -> str:
@@ -24,18 +27,19 @@ def number(value: Any) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
-def code(verb: str, values: Mapping[str, Any]) -> str:
-    """The line that asks for a control: ``code("set", {"lr": 1e-4})`` → ``run.set(lr=1e-4)``."""
-    if verb == "set":
-        return "run.set(" + ", ".join(f"{name}={number(value)}" for name, value in values.items()) + ")"
-    return VERBS[verb]
+def code(verb: str, values: Mapping[str, Any], words: Mapping[str, str] = VERBS) -> str:
+    """The line that asks for a control: ``code("set", {"lr": 1e-4})`` → ``run.set(lr=1e-4)``; nothing where there is no
+    such line."""
+    given = ", ".join(f"{name}={number(value)}" for name, value in values.items())
+    return words.get(verb, "").replace("{}", given)
 
 
 class Story:
     """The events of one run, told in order: :attr:`marks`, the current :attr:`values`, the :attr:`last` control."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], words: Mapping[str, str] = VERBS) -> None:
         self.values = dict(values)
+        self._words = words
         self.marks: list[dict[str, Any]] = []
         self.last: dict[str, str] | None = None
         self.attempt = 0
@@ -72,5 +76,6 @@ class Story:
         self.marks.append({"step": step, "kind": kind, "text": text})
 
     def _say(self, verb: str, values: Mapping[str, Any], step: float | None) -> None:
-        note = "" if step is None else f"took effect at step {step}"
-        self.last = {"code": code(verb, values), "note": note}
+        told = code(verb, values, self._words)
+        note = "" if step is None else f"took effect at step {step}" if told else f"{verb}d at step {step}"
+        self.last = {"code": told, "note": note}

@@ -14,7 +14,7 @@ from h3lab.home import replace_file
 from h3lab.ui.columns import Columns, binned, extremes, smoothed
 from h3lab.ui.curves import HELD_OUT, RUNS, TRAIN
 from h3lab.ui.follower import Follower
-from h3lab.ui.picture import bases, line_of
+from h3lab.ui.picture import bases, compared_kind, line_of
 
 STYLE = """
 body { color: #1c2330; font: 15px/1.6 system-ui, sans-serif; margin: 2.5em auto; max-width: 62em; padding: 0 1.5em; }
@@ -103,8 +103,12 @@ def _figure(base: str, names: list[str], columns: list[Columns]) -> Any:
     if len(columns) == 1:
         _one(plot, base, columns[0])
     else:
+        kind = compared_kind(base, columns)
+        plot.title.text = f"{base}, {kind}"
         for index, of_run in enumerate(columns):
-            x, y = line_of(base, of_run)
+            x, y = line_of(base, of_run, kind)
+            if len(x) == 1:
+                plot.scatter(x, y, color=RUNS[index % len(RUNS)], size=7, legend_label=names[index])
             plot.line(x, y, line_color=RUNS[index % len(RUNS)], line_width=2, legend_label=names[index])
     if plot.legend:
         plot.legend.location = "top_right" if base.endswith("loss") else "bottom_right"

@@ -31,9 +31,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from h3lab.ui.controls import perform, record
+from h3lab.ui.controls import perform, record, run_words
 from h3lab.ui.curves import bokeh_version, documents, library
-from h3lab.ui.follower import Follower, earlier, follow
+from h3lab.ui.follower import Follower, follow
+from h3lab.ui.reading import earlier
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = ("series.js", "plot.js", "controls.js", "card.js", "panel.js")
@@ -63,7 +64,7 @@ class Panel(anywidget.AnyWidget):
         self._esm = (STATIC / "boot.js").read_text(encoding="utf-8")
         self.runs = runs
         self._context = self._answering = contextvars.copy_context()
-        self._followers: list[Follower] = [follow(run.folder) for run in runs]
+        self._followers: list[Follower] = [follow(run) for run in runs]
         self._sent: list[dict[str, int]] = [{} for _ in runs]
         self._cut: list[set[str]] = [set() for _ in runs]
         self._past: dict[str, Any] | None = None
@@ -167,7 +168,8 @@ class Panel(anywidget.AnyWidget):
             for index, follower in enumerate(self._followers):
                 self._sent[index], self._cut[index] = {}, set()
                 part, data = self._part(follower, self._sent[index], set())
-                parts.append({**part, "settings": follower.info.get("settings", [])})
+                verbs = list(run_words(self.runs[index]))
+                parts.append({**part, "settings": follower.info.get("settings", []), "verbs": verbs})
                 buffers.append(data)
             self.send({"type": "state", "page": page, "runs": parts, "past": self._past}, buffers=buffers)
         if self._past is None and len(self.runs) == 1:
@@ -178,7 +180,9 @@ class Panel(anywidget.AnyWidget):
     def _send_past(self) -> None:
         """The curves of the run of the same name before this one, coarse: they are a dashed line."""
         try:
-            past = earlier(self._followers[0].folder)
+            follower = self._followers[0]
+            folder = follower.origin.folder
+            past = follower.past if folder is None else earlier(folder)
         except Exception:
             record(self.runs[0], "reading the run before this one")
         else:

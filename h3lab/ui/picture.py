@@ -33,8 +33,7 @@ def png(head: Mapping[str, Any], columns: Columns, marks: Sequence[Mapping[str, 
         figure = Figure(figsize=(9.6, 3.3), dpi=100, facecolor="white")
         FigureCanvasAgg(figure)
         _headline(figure, head)
-        loss = next((name for name in columns if name.endswith("loss")), None)
-        names = [name for name in (loss and loss.removeprefix("val_"), metric) if name]
+        names = list(dict.fromkeys(filter(None, [*bases([columns])[:1], metric, *bases([columns])])))[:2]
         widths = [3, 2][: len(names)] or [1]
         top = 0.7 if head["cause"] else 0.76
         grid = figure.add_gridspec(1, len(widths), width_ratios=widths, left=0.05, right=0.985, top=top, bottom=0.09)
@@ -61,10 +60,12 @@ def overlay(heads: Sequence[Mapping[str, Any]], columns: Sequence[Columns]) -> b
         grid = figure.add_gridspec(1, len(names), width_ratios=widths, left=0.05, right=0.985, top=0.8, bottom=0.09)
         for index, name in enumerate(names):
             axes = figure.add_subplot(grid[index])
+            kind = compared_kind(name, columns)
             for number, (head, of_run) in enumerate(zip(heads, columns)):
-                steps, values = line_of(name, of_run)
-                axes.plot(steps, values, color=RUNS[number % len(RUNS)], linewidth=1.6, label=_name(head))
-            _dress(axes, name)
+                steps, values = line_of(name, of_run, kind)
+                color, dot = RUNS[number % len(RUNS)], "o" if len(steps) == 1 else None
+                axes.plot(steps, values, color=color, linewidth=1.6, marker=dot, markersize=4, label=_name(head))
+            _dress(axes, f"{name}, {kind}")
         figure.legend(*axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9)
         return _compressed(figure)
 
@@ -72,18 +73,25 @@ def overlay(heads: Sequence[Mapping[str, Any]], columns: Sequence[Columns]) -> b
 def bases(columns: Sequence[Columns]) -> list[str]:
     """What the two figures of several runs show: a loss, and what else says how good they are."""
     names = list(dict.fromkeys(name.removeprefix("val_") for of_run in columns for name in of_run))
-    return [n for n in names if n.endswith("loss")][:1] + [n for n in names if not n.endswith("loss")][:1]
+    losses, others = [n for n in names if n.endswith("loss")], [n for n in names if not n.endswith("loss")]
+    return [*losses[:1], *others, *losses[1:]][:2]
 
 
-def line_of(name: str, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """One line for a metric of a run: its validation, which says how good it is; of a loss its training, smoothed."""
-    held_out = f"val_{name}"
-    if held_out in columns and (not name.endswith("loss") or name not in columns):
-        return binned(columns[held_out])
-    if name not in columns:
+def compared_kind(name: str, columns: Sequence[Columns]) -> str:
+    """``validation`` or ``train``: by what several runs are compared. Validation where each has it, because the losses
+    of a student that is taught and of one that is alone differ in kind; a metric that is no loss, where any has it."""
+    held = [f"val_{name}" in of_run for of_run in columns]
+    return "validation" if (all(held) if name.endswith("loss") else any(held)) else "train"
+
+
+def line_of(name: str, columns: Columns, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """The line of a metric of a run; where it lacks the kind asked for, the other one. Training is smoothed."""
+    order = [f"val_{name}", name] if kind == "validation" else [name, f"val_{name}"]
+    found = next((each for each in order if each in columns), None)
+    if found is None:
         return np.array([]), np.array([])
-    steps, values = binned(columns[name])
-    return steps, smoothed(values, 0.8)
+    steps, values = binned(columns[found])
+    return steps, smoothed(values, 0.8) if found == name else values
 
 
 def _name(head: Mapping[str, Any]) -> str:
@@ -93,7 +101,7 @@ def _name(head: Mapping[str, Any]) -> str:
 def _headline(figure: Any, head: Mapping[str, Any]) -> None:
     facts = [f"epoch {head['epoch']}/{head['epochs']}" if head["step"] and head["epochs"] else ""]
     facts += [f"step {head['step']:,}" if head["step"] else ""]
-    for label, value in (("loss", head["loss"]), (head["metric"], head["value"])):
+    for label, value in ((head["loss_name"], head["loss"]), (head["metric"], head["value"])):
         facts += [f"{label} {value:.4g}" if isinstance(value, float) else f"{label} {value}" if value else ""]
     left = figure.text(0.018, 0.93, _name(head), size=12, weight="bold", color=INK, va="center")
     figure.draw_without_rendering()
@@ -120,7 +128,8 @@ def _curves(axes: Any, name: str, columns: Columns) -> None:
         axes.plot(*extremes(columns[name]), color=TRAIN[0], alpha=0.28, linewidth=0.7)
         steps, values = binned(columns[name])
         seen.append(line := smoothed(values, 0.8))
-        axes.plot(steps, line, color=TRAIN[0], linewidth=1.6, label="train")
+        dot = "o" if len(steps) == 1 else None
+        axes.plot(steps, line, color=TRAIN[0], linewidth=1.6, marker=dot, markersize=4, label="train")
     if f"val_{name}" in columns:
         steps, values = binned(columns[f"val_{name}"])
         seen.append(values)

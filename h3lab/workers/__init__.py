@@ -24,6 +24,16 @@ FAMILIES = {
     "sklearn.feature_extraction.text.TfidfVectorizer": "h3lab.workers.text:Weighting",
     "sklearn.feature_extraction.text.TfidfTransformer": "h3lab.workers.tfidf:Tfidf",
     "sklearn.preprocessing._polynomial.PolynomialFeatures": "h3lab.workers.shapes:ShapeOnly",
+    "sklearn.preprocessing._discretization.KBinsDiscretizer": "h3lab.workers.bins:UniformBins",
+    "sklearn.feature_selection._variance_threshold.VarianceThreshold": "h3lab.workers.selectors:Variance",
+    "sklearn.feature_selection._univariate_selection.SelectKBest": "h3lab.workers.selectors:Scored",
+    "sklearn.feature_selection._univariate_selection.SelectPercentile": "h3lab.workers.selectors:Scored",
+    "sklearn.feature_selection._univariate_selection.SelectFpr": "h3lab.workers.selectors:Scored",
+    "sklearn.feature_selection._univariate_selection.SelectFdr": "h3lab.workers.selectors:Scored",
+    "sklearn.feature_selection._univariate_selection.SelectFwe": "h3lab.workers.selectors:Scored",
+    "sklearn.feature_selection._univariate_selection.GenericUnivariateSelect": "h3lab.workers.selectors:Scored",
+    "sklearn.decomposition._pca.PCA": "h3lab.workers.projections:Pca",
+    "sklearn.decomposition._truncated_svd.TruncatedSVD": "h3lab.workers.projections:TruncatedSvd",
 }
 
 

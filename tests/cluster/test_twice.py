@@ -1,5 +1,6 @@
 """Twice, and tomorrow: cells executed again, two notebooks on one laboratory, kernels that die or wait."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -8,6 +9,7 @@ import pytest
 
 import h3lab as h3
 from h3lab.errors import RunNotFound, UsageError
+from h3lab.running import snapshots
 from h3lab.running.folder import folders
 
 from .conftest import network, until
@@ -73,3 +75,47 @@ def test_a_run_that_does_not_exist_is_told_with_the_closest_and_the_list(lab, di
         h3.attach("sought")
     assert "Known: sought" not in str(told.value), "a deleted run is not offered"
     assert not list(folders("sought"))
+
+
+def test_a_forgotten_paused_run_says_until_when_and_is_then_stopped_with_a_snapshot(lab, long_run):
+    long_run.pause()
+    until(lambda: "lease_ends" in long_run.folder.state, what="it is told until when")
+    assert re.search(r"paused .*until \w+ \d\d:\d\d, then its lab stops it; lab.extend\(hours\)", repr(long_run))
+    ends = long_run.folder.state["lease_ends"]
+    lab.extend(hours=24)
+    until(lambda: long_run.folder.state["lease_ends"] > ends + 11 * 3600, what="it may stay longer")
+    try:
+        lab.extend(hours=1 / 3600)
+        until(lambda: long_run.state == "stopped", what="its lease is over")
+    finally:
+        lab.extend(hours=12)
+    assert "paused for longer than its lease, and nobody resumed it" in repr(long_run)
+    assert "nobody resumed it" in (lab._folder.logs / "keeper.log").read_text()
+    assert long_run.stopped_at == long_run.step == snapshots.newest_step(long_run.folder)
+    until(lambda: not any(slot["run"] for slot in lab._folder.status["slots"]), what="its slot is free")
+    with pytest.raises(UsageError, match=r"hours=-1 came; .*lab\.extend\(hours=24\)"):
+        lab.extend(hours=-1)
+
+
+def test_a_run_that_is_resumed_in_time_is_not_stopped(lab, long_run):
+    long_run.pause()
+    until(lambda: "lease_ends" in long_run.folder.state, what="it is told until when")
+    long_run.resume()
+    reached = long_run.step
+    until(lambda: long_run.step > reached + 10, what="it goes on")
+    assert "lease_ends" not in long_run.folder.state and "until" not in repr(long_run)
+
+
+def test_set_and_pause_on_a_run_that_waits_hold_from_its_first_step(lab, digits, long_run):
+    second = lab.train(h3.Actor("beside", h3.TorchModel(network)), digits, epochs=100_000)
+    third = lab.train(h3.Actor("waiting", h3.TorchModel(network)), digits, epochs=100_000)
+    until(lambda: re.search(r"queued behind .*'beside'", repr(third)), what="it says behind whom")
+    assert third.set(lr=3e-3).startswith("recorded: the run is queued")
+    assert third.pause().startswith("recorded: the run is queued")
+    second.stop()
+    until(lambda: third.state == "paused", what="it has begun")
+    assert third.step == 0 and third.settings.lr == 3e-3
+    third.resume()
+    until(lambda: third.step > 3, what="it trains")
+    third.stop()
+    assert third.set(lr=1) == third.pause() == third.resume() == third.stop() == "stopped"

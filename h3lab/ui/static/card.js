@@ -42,6 +42,7 @@ class Card {
     this.holder = holder;
     this.weight = 0.9;
     this.picks = [null, null]; // what the user chose to see left and right
+    this.kinds = [null, null]; // and of several runs, training or validation
     this.painted = { step: 0, at: 0 };
     this.build();
     holder.replaceChildren(this.root);
@@ -63,7 +64,7 @@ class Card {
     this.fill = element("div", "fill");
     this.trouble = element("div", "trouble", { hidden: true });
     this.cause = new Cause();
-    this.titles = [new Title((base) => this.pick(0, base)), new Title((base) => this.pick(1, base))];
+    this.titles = [0, 1].map((side) => new Title((base, kind) => this.pick(side, base, kind)));
     this.slots = [element("div", "slot"), element("div", "slot")];
     this.figures = this.slots.map((slot, index) => element("div", "figure", {}, this.titles[index].root, slot));
     this.empty = element("div", "empty", {}, "waiting for the first record");
@@ -113,8 +114,9 @@ class Card {
     this.request();
   }
 
-  pick(side, base) {
+  pick(side, base, kind) {
     this.picks[side] = base;
+    this.kinds[side] = kind;
     this.request();
   }
 
@@ -152,11 +154,11 @@ class Card {
     this.figures[1].hidden = !shown[1];
     const step = Math.max(0, ...runs.map((run) => run.newest));
     try {
-      this.plot.draw(runs, shown, past, this.weight);
+      this.plot.draw(runs, shown, past, this.weight, this.kinds);
     } catch (error) {
       this.board.fail(error);
     }
-    shown.forEach((base, index) => this.titles[index].show(bases, base, runs, past));
+    shown.forEach((base, index) => this.titles[index].show(bases, base, runs, past, this.kinds[index]));
     this.all.hidden = !this.plot.zoomed;
     // Bokeh paints in the next frame; the one after it begins when that paint is on the screen.
     requestAnimationFrame(() => requestAnimationFrame(() => (this.painted = { step, at: Date.now() })));
@@ -177,21 +179,23 @@ class Card {
     this.cause.show(head);
     this.trouble.hidden = !(trouble || head.trouble);
     write(this.trouble, trouble || head.trouble || "");
-    this.controls?.show(head, runs[0].settings, frozen);
+    this.controls?.show(head, runs[0], frozen);
     this.view.hidden = !known;
     this.tell(head, frozen, said);
     this.request();
   }
 
   tell(head, frozen, said) {
-    const last = said ?? head.said ?? { code: "", note: "" }, again = `h3.attach("${head.name}")`;
-    const elsewhere = frozen ? `this view is frozen: ${frozen}. To go on, run ` : "elsewhere: ";
+    const last = said ?? head.said ?? { code: "", note: "" }, again = head.elsewhere;
+    const how = again ? "To go on, run " : "To see it again, run its cell";
+    const elsewhere = frozen ? `this view is frozen: ${frozen}. ${how}` : again && "elsewhere: ";
     const text = [last.code, last.note, elsewhere, again].join("|");
     if (this.told === text || this.board.runs.length > 1) return;
     this.told = text;
     const note = (textContent) => element("span", "note", { textContent });
     const typed = (textContent) => element("span", "typed", { textContent });
-    const done = last.code ? [typed(last.code), note(last.note && `  # ${last.note}`), note("  ·  ")] : [];
+    const parts = [last.code && typed(last.code), last.note && note(`${last.code && "  "}# ${last.note}`)];
+    const done = [...parts, (last.code || last.note) && elsewhere && note("  ·  ")].filter(Boolean);
     this.code.replaceChildren(...done, note(elsewhere), typed(again));
   }
 }
@@ -217,8 +221,8 @@ class Head {
     this.pill.dataset.kind = frozen ? "wait" : kind;
     const count = (number) => (number ? Math.round(number).toLocaleString("en") : "");
     this.fact("epoch", head.step ? count(head.epoch) : "", head.epochs ? `/${count(head.epochs)}` : "");
-    this.fact("step", count(head.step));
-    this.fact("loss", head.loss === null ? "" : short(head.loss));
+    this.fact("step", count(head.step), head.epochs || !head.total ? "" : `/${count(head.total)}`);
+    this.fact("loss", head.loss === null ? "" : short(head.loss), "", head.loss_name);
     this.fact("metric", head.value === null ? "" : short(head.value), "", head.metric);
     this.fact("steps/s", count(head.rate));
     this.fact("left", head.left === null ? "" : duration(head.left));
@@ -245,23 +249,33 @@ class Head {
 class Title {
   constructor(onPick) {
     this.choice = element("select", "choice");
-    this.choice.addEventListener("change", () => onPick(this.choice.value));
+    this.choice.addEventListener("change", () => onPick(this.choice.value, null));
+    this.kind = element("select", "choice h3-plain");
+    const kinds = [["train", "train"], ["held", "validation"]];
+    this.kind.append(...kinds.map(([value, textContent]) => element("option", "", { value, textContent })));
+    this.kind.addEventListener("change", () => onPick(this.choice.value, this.kind.value));
     this.legend = element("span", "legend");
-    this.root = element("div", "title", {}, element("span", "pick", {}, this.choice), this.legend);
+    const pick = (choice) => element("span", "pick", {}, choice);
+    this.compared = pick(this.kind);
+    this.root = element("div", "title", {}, pick(this.choice), this.compared, this.legend);
   }
 
-  show(bases, base, runs, past) {
+  show(bases, base, runs, past, kind) {
     if (!base) return;
     const one = runs.length === 1, keys = one ? this.keys(base, runs[0], past) : [];
-    const note = one ? "" : comparedName(runs[0], base) === base ? "train" : "validation";
-    const text = [bases, base, keys, note].join("|");
+    const both = ["", "val_"].every((prefix) => runs.some((run) => run.names.includes(prefix + base)));
+    const compared = one ? "" : comparedKind(runs, base, kind);
+    const text = [bases, base, keys, compared, both].join("|");
     if (this.shown === text) return;
     this.shown = text;
+    this.compared.hidden = one;
+    this.kind.value = compared;
+    this.kind.disabled = !both; // nothing to choose
     this.choice.replaceChildren(...bases.map((name) => element("option", "", { value: name, textContent: name })));
     this.choice.value = base;
     this.choice.disabled = bases.length < 2;
     const key = ([kind, name]) => element("span", "key", {}, element("i", `line h3-${kind}`), name);
-    this.legend.replaceChildren(note, ...keys.map(key));
+    this.legend.replaceChildren(...keys.map(key));
   }
 
   keys(base, run, past) {

@@ -17,15 +17,15 @@ class Controls {
     return button;
   }
 
-  show(head, settings, frozen) {
+  show(head, { settings, verbs }, frozen) {
     const over = OVER.has(head.state), held = head.state === "paused";
     this.root.hidden = over;
     for (const [verb, button] of Object.entries(this.buttons)) {
-      button.hidden = (verb === "pause" && held) || (verb === "resume" && !held);
+      button.hidden = !verbs.has(verb) || (verb === "pause" && held) || (verb === "resume" && !held);
       // A click is on its way until the rank has confirmed it; a second one would only ask the same again.
       button.disabled = Boolean(frozen) || this.board.asked.has(verb);
     }
-    for (const setting of settings.filter(({ steerable }) => steerable)) {
+    for (const setting of settings.filter(({ steerable }) => steerable && verbs.has("set"))) {
       if (!this.fields.has(setting.name)) {
         this.fields.set(setting.name, new Field(setting, (value) => this.board.ask("set", { [setting.name]: value })));
         this.settings.append(this.fields.get(setting.name).root);

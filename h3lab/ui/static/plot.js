@@ -21,10 +21,18 @@ function niceRange(low, high, log) {
   return [from, to > from ? to : from + step];
 }
 
-// The one curve of a metric by which several runs are compared: how good they are is said by their validation.
-function comparedName(run, base) {
-  const held = `val_${base}`;
-  return run.names.includes(held) && (!/loss$/.test(base) || !run.names.includes(base)) ? held : base;
+// By which kind of a metric several runs are compared, unless somebody chose: validation where each has it, because the
+// losses of a student that is taught and of one that is alone differ in kind. A metric that is no loss says how good a
+// model is only by its validation.
+function comparedKind(runs, base, chosen) {
+  const held = (run) => run.names.includes(`val_${base}`);
+  return chosen ?? (runs.length && (/loss$/.test(base) ? runs.every(held) : runs.some(held)) ? "held" : "train");
+}
+
+// The name of that curve in a run; a run without it shows what it has.
+function comparedName(run, base, kind) {
+  const [first, second] = kind === "held" ? [`val_${base}`, base] : [base, `val_${base}`];
+  return run.names.includes(first) ? first : second;
 }
 
 class Plot {
@@ -98,12 +106,13 @@ class Plot {
   }
 
   // Draw `runs`; `sides` says which metric each figure shows (null: none), `past` is an earlier run's curves.
-  draw(runs, sides, past, weight) {
+  draw(runs, sides, past, weight, kinds) {
     if (!this.document) return;
     this.ours = true;
     if (!this.zoomed) this.steps.setv(this.extent(runs));
     const { start, end } = this.steps;
-    sides.forEach((base, index) => base && this.side(["left", "right"][index], runs, base, past, weight, start, end));
+    const view = { past, weight, start, end };
+    sides.forEach((base, index) => base && this.side(["left", "right"][index], runs, base, kinds[index], view));
     this.marks(runs, start, end);
     this.ours = false;
   }
@@ -117,7 +126,7 @@ class Plot {
         if (size) [start, end] = [Math.min(start, x[0]), Math.max(end, x[size - 1])];
       }
     }
-    if (!(end > start)) return { start: 0, end: Math.max(1, end) };
+    if (!(end > start)) return { start: 0, end: Math.max(1, 2 * end) }; // a single point stands in the middle
     start = start < 0.1 * end ? 0 : start;
     const room = 2 ** Math.floor(Math.log2((end - start) / 32));
     return { start, end: start + (Math.floor((end - start) / room) + 1) * room };
@@ -130,10 +139,10 @@ class Plot {
     this.model(name).data = points();
   }
 
-  side(side, runs, base, past, weight, start, end) {
-    const seen = []; // values that the axis has to reach
+  side(side, runs, base, kind, { past, weight, start, end }) {
+    const seen = [], single = []; // values that the axis has to reach; curves of one point, which are no lines
     const put = (name, bins, points, bounds = (values) => values) => {
-      this.fill(`${side}.${name}`, bins ? `${base} ${bins.version} ${weight}` : "", () => (bins ? points() : EMPTY));
+      this.fill(`${side}.${name}`, bins ? `${bins.version} ${weight}` : "", () => (bins ? points() : EMPTY));
       for (const value of bounds(this.model(`${side}.${name}`).data.y)) if (Number.isFinite(value)) seen.push(value);
     };
     if (runs.length === 1) {
@@ -145,13 +154,19 @@ class Plot {
       put("smooth", train, () => train.smooth(weight));
       put("held", held, () => held.extremes());
       put("newest", held, () => held.newest());
+      if (train?.series.size === 1) single.push([train, this.colors.train]);
       this.before(side, base, past, Boolean(train), end, seen);
     } else {
+      const compared = comparedKind(runs, base, kind);
       runs.forEach((run, index) => {
-        const name = comparedName(run, base), bins = this.visible(run, name, start, end);
+        const name = comparedName(run, base, compared), bins = this.visible(run, name, start, end);
         put(`run${index}`, bins, () => bins.smooth(name === base ? weight : 0));
+        if (bins?.series.size === 1) single.push([bins, this.model(`${side}.run${index}.line`).glyph.line_color.value]);
       });
     }
+    const dots = single.map(([{ series }, color]) => ({ x: series.x[0], y: series.y[0], color }));
+    const column = (name) => dots.map((dot) => dot[name]);
+    this.fill(`${side}.single`, JSON.stringify(dots), () => ({ x: column("x"), y: column("y"), color: column("color") }));
     const log = this.kind === "log", known = log ? seen.filter((value) => value > 0) : seen;
     const [low, high] = niceRange(Math.min(...known), Math.max(...known), log);
     this.model(`${side}.values`).setv({ start: low, end: high });

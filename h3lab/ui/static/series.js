@@ -46,6 +46,7 @@ class Series {
 class Bins {
   constructor(series) {
     this.series = series;
+    this.id = Bins.made = (Bins.made ?? 0) + 1;
     this.first = new Int32Array(BINS + 2); // indices of the lower and the upper extreme, in the order of the steps
     this.second = new Int32Array(BINS + 2);
     this.mean = new Float64Array(BINS + 2);
@@ -95,7 +96,7 @@ class Bins {
 
   // Changes with what is covered.
   get version() {
-    return `${this.series.rewritten} ${this.begin} ${this.end} ${this.power}`;
+    return `${this.id} ${this.series.rewritten} ${this.begin} ${this.end} ${this.power}`;
   }
 
   // The last point.
@@ -142,6 +143,7 @@ class Run {
     this.head = null;
     this.marks = [];
     this.settings = [];
+    this.verbs = new Set();
   }
 
   // Take in a part of a message; `data` are its points. False where something before them is missing.
@@ -156,7 +158,7 @@ class Run {
     }
     this.head = part.head;
     this.marks = part.marks;
-    if (part.settings) this.settings = part.settings;
+    if (part.settings) [this.settings, this.verbs] = [part.settings, new Set(part.verbs)];
     return whole;
   }
 

@@ -1,4 +1,4 @@
-"""The whole idea on real data, without a browser: ``python -m h3lab.demo``.
+"""The whole idea on real data, without a browser: ``python -m h3lab.demos.spam``.
 
 It knows one story: text messages are prepared on the engines, a teacher learns to tell spam there, and two students
 learn from a hundred messages alone or from the teacher as well. Everything it does goes through the public face; what a
@@ -229,7 +229,7 @@ def page(out: Path, rows: Any, feed: Any, taught: Any, mark: str, results: list[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m h3lab.demo", description="The whole idea on real data.")
+    parser = argparse.ArgumentParser(prog="python -m h3lab.demos.spam", description="The whole idea on real data.")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of the page (%(default)s)")
     parser.add_argument("--engines", type=int, help="engines to start (2), where none run yet")
     parser.add_argument("--seeds", type=int, default=5, help="draws of messages and weights (%(default)s)")

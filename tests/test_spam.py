@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import h3lab as h3
-from h3lab import demo
+from h3lab.demos import spam
 from h3lab.feeds.feed import Feed
 
 DATA = Path(h3.__file__).parent / "data"
@@ -50,7 +50,7 @@ def test_the_numbers_were_counted_from_the_messages(messages):
             "longest_number": [max(map(len, re.findall("[0-9]+", one)), default=0) for one in text],
         }
     )
-    pd.testing.assert_frame_equal(messages[demo.NUMBERS], counted[demo.NUMBERS], check_dtype=False)
+    pd.testing.assert_frame_equal(messages[spam.NUMBERS], counted[spam.NUMBERS], check_dtype=False)
 
 
 # ---- The statistics ---------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_the_interval_is_that_of_a_paired_t_test():
     random = np.random.default_rng(0)
     alone, taught = random.normal(0.9, 0.01, 7), random.normal(0.91, 0.01, 7)
     expected = ttest_rel(taught, alone).confidence_interval(0.95)
-    found = demo.gain("accuracy", alone, taught)
+    found = spam.gain("accuracy", alone, taught)
     assert found["gain"] == pytest.approx(taught.mean() - alone.mean())
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
 
@@ -79,12 +79,12 @@ def test_the_interval_is_that_of_a_paired_t_test():
     ],
 )
 def test_the_verdict_is_a_gain_only_where_the_interval_leaves_zero_out(metric, taught, verdict):
-    assert demo.gain(metric, [0.9, 0.9, 0.9, 0.9], taught)["verdict"] == verdict
+    assert spam.gain(metric, [0.9, 0.9, 0.9, 0.9], taught)["verdict"] == verdict
 
 
 def test_students_are_compared_with_the_same_student_of_the_same_seed():
     def result(seed, student, way, value):
-        return demo.Result(seed, student, way, None, dict.fromkeys(demo.METRICS, value))
+        return spam.Result(seed, student, way, None, dict.fromkeys(spam.METRICS, value))
 
     results = [
         *(result(seed, "a", "alone", value) for seed, value in ((1, 0.5), (2, 0.7))),
@@ -92,11 +92,11 @@ def test_students_are_compared_with_the_same_student_of_the_same_seed():
         *(result(seed, "b", "alone", 0.0) for seed in (1, 2)),
         *(result(seed, "b", "taught", 0.0) for seed in (1, 2)),
     ]
-    compared = demo.comparison(results)
+    compared = spam.comparison(results)
     assert list(compared.loc["accuracy"].index) == [("a", "taught"), ("b", "taught")]
     row = compared.loc[("accuracy", "a", "taught")]
     assert (row.alone, row.taught, row.gain, row.low, row.verdict) == (0.6, 0.7, *[pytest.approx(0.1)] * 2, "gain")
-    lines = list(demo.table(compared))
+    lines = list(spam.table(compared))
     assert any(re.search(r"a +taught +0\.6000 +0\.7000 +\+0\.1000 .* gain *$", line) for line in lines)
     assert any(re.search(r"a +taught .* loss *$", line) for line in lines), "more log-likelihood lost is a loss"
 
@@ -110,7 +110,7 @@ def test_measures_agree_with_scikit_learn():
     y = np.where(X[:, 0] + random.normal(size=400) > 0, "yes", "no")
     actor = h3.Actor("measured", LogisticRegression()).fit(X[:200], y[:200])
     held_out = Feed.of(X[200:], y[200:])
-    found = demo.measures(actor, held_out)
+    found = spam.measures(actor, held_out)
     assert found["accuracy"] == pytest.approx(accuracy_score(y[200:], actor.predict(X[200:])))
     assert found["negative log-likelihood"] == pytest.approx(log_loss(y[200:], actor.predict_proba(X[200:])))
 
@@ -121,15 +121,15 @@ def test_the_calibration_error_of_one_constant_answer_is_its_distance_from_the_t
     X = np.zeros((10, 1))
     actor = h3.Actor("constant", DummyClassifier(strategy="prior")).fit(X, np.repeat([0, 1], [7, 3]))
     held_out = Feed.of(X, np.repeat([0, 1], [5, 5]))  # says 0 with confidence .7, and is right in half
-    assert demo.measures(actor, held_out)["calibration error"] == pytest.approx(0.2)
+    assert spam.measures(actor, held_out)["calibration error"] == pytest.approx(0.2)
 
 
 def test_another_draw_of_messages_is_another_hundred():
     import h3lab.preparing.prepare
 
-    rows = h3.read(demo.MESSAGES).split(test=0.2, seed=0)[0]
-    feed = h3lab.preparing.prepare.prepare(demo.pipeline(), rows)
-    draws = [set(feed.split(demo.LABELLED / len(feed), seed=seed)[1].batch(slice(None)).keys) for seed in (1, 2)]
+    rows = h3.read(spam.MESSAGES).split(test=0.2, seed=0)[0]
+    feed = h3lab.preparing.prepare.prepare(spam.pipeline(), rows)
+    draws = [set(feed.split(spam.LABELLED / len(feed), seed=seed)[1].batch(slice(None)).keys) for seed in (1, 2)]
     assert all(60 < len(draw) < 140 for draw in draws)
     assert len(draws[0] & draws[1]) < 20
 
@@ -140,12 +140,12 @@ def test_another_draw_of_messages_is_another_hundred():
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_the_demo_runs_from_end_to_end(tmp_path):
-    command = [sys.executable, "-m", "h3lab.demo", "--quick", "--seeds", "2", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "h3lab.demos.spam", "--quick", "--seeds", "2", "--out", str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "prepared: 4,136 rows · classification, 2 classes · 107 features" in run.stdout
     verdicts = re.findall(r"(logistic regression|small network) .* (no gain|gain|loss) *$", run.stdout, re.M)
-    assert len(verdicts) == len(demo.METRICS) * 2 * 2, run.stdout
+    assert len(verdicts) == len(spam.METRICS) * 2 * 2, run.stdout
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for words in (r"demo-teacher/\d", r"demo-small-network-alone/\d", "verdict", "TfidfVectorizer"):
         assert re.search(words, page), f"no {words} on the page"
