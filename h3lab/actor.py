@@ -15,13 +15,13 @@ from sklearn.utils import Tags
 
 from h3lab import estimator, worlds
 from h3lab.errors import UsageError, guided
-from h3lab.feeds import arrays
+from h3lab.feeds import arrays, targets
 from h3lab.feeds.feed import Feed
 from h3lab.model import Model
 from h3lab.options import Options
 from h3lab.settings import Settings
 from h3lab.spec import Spec, Task
-from h3lab.training import intake, validation
+from h3lab.training import answers, intake, validation
 
 if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
@@ -90,7 +90,7 @@ class Actor(BaseEstimator):
         model: Model = worlds.wrap(clone(self.model, safe=False)) if first else self.model_
         pipeline = self.pipeline if first else self.pipeline_
         if isinstance(X, Feed):
-            feed = X
+            feed = intake.as_learned(self, X) if first else targets.like(X, self.spec_)
         elif pipeline is not None:
             feed = intake.apply(pipeline, X if y is None and sample_weight is None else (X, y, sample_weight))
         else:
@@ -123,17 +123,17 @@ class Actor(BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """(rows,) labels as they stood in the source, or predictions; (rows, targets) where there are several."""
-        return validation.predictions(self.logits(X), self.spec_)
+        return answers.predictions(self.logits(X), self.spec_)
 
     @estimator.available_if(estimator.knows_probabilities)
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, classes) probabilities, columns as in ``classes_``."""
-        return validation.probabilities(self.logits(X))
+        return answers.probabilities(self.logits(X))
 
     @estimator.available_if(estimator.classifies)
     def decision_function(self, X: Any) -> np.ndarray:
         """(rows, classes) logits; with two classes (rows,), how far the second is ahead."""
-        return validation.decisions(self.logits(X))
+        return answers.decisions(self.logits(X))
 
     def logits(self, X: Any) -> np.ndarray:
         """(rows, outputs) log-probabilities up to a constant a row, or predictions. ``X``: raw rows (DataFrame, Arrow
@@ -148,7 +148,7 @@ class Actor(BaseEstimator):
         weight = weight if sample_weight is None else sample_weight
         if self.spec_.task == "classification":
             return float(accuracy_score(codes, logits.argmax(axis=1), sample_weight=weight))
-        return float(r2_score(codes, validation.predictions(logits, self.spec_), sample_weight=weight))
+        return float(r2_score(codes, answers.predictions(logits, self.spec_), sample_weight=weight))
 
     def evaluate(self, X: Any, y: Any = None) -> dict[str, float]:
         """``loss``, ``accuracy`` in a classification, and the actor's ``metrics``."""
@@ -189,6 +189,7 @@ class Actor(BaseEstimator):
         self._check_learned()
         weight = None
         if isinstance(X, Feed):
+            X = targets.like(X, self.spec_)
             validation.check_same(X, self.spec_, "the feed")
             logits = validation.logits_of(self.model_, X)
             if truth and y is None:

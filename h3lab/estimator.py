@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sklearn import exceptions
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags, metaestimators
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from h3lab import worlds
 from h3lab.errors import NotFittedError, UsageError, guided
@@ -97,8 +97,6 @@ def checked(actor: Any, X: Any, y: Any, sample_weight: Any = None, reset: bool =
     if isinstance(X, Mapping) and not hasattr(X, "tocsr"):
         return X, y, sample_weight
     X = array(actor, X, reset)
-    if len(getattr(y, "shape", ())) == 2 and y.shape[1] == 1:
-        column_or_1d(y, warn=True)
     if sample_weight is not None:
         sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
     return X, y, sample_weight

@@ -24,7 +24,8 @@ from h3lab.model import Model
 from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Source
 from h3lab.spec import Spec
-from h3lab.training.validation import ROWS_AT_A_TIME, check_same, log_softmax, logits_of
+from h3lab.training.answers import log_softmax
+from h3lab.training.validation import ROWS_AT_A_TIME, check_same, logits_of
 
 #: Answers in memory, newest last: a session that tries many students asks for the same ones again and again.
 _KEPT: OrderedDict[str, np.ndarray] = OrderedDict()

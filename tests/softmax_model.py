@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from h3lab.errors import ModelError, NotFittedError, SpecMismatch
 from h3lab.model import Capabilities
 from h3lab.settings import Setting
-from h3lab.training.validation import log_softmax
+from h3lab.training.answers import log_softmax
 
 #: Fault → the check that finds it.
 FAULTS = {

@@ -319,7 +319,8 @@ def test_training_on_a_feed_takes_over_its_pipeline():
 
 def test_a_split_of_a_feed_is_refused_where_a_worker_saw_the_labels():
     feed = prepare(pipeline(), frame())
-    assert "val_loss" in list(train(actor(), feed, validation=0.2))[-1]
+    with pytest.warns(UserWarning, match="share its preprocessing"):
+        assert "val_loss" in list(train(actor(), feed, validation=0.2))[-1]
     tail = Pipeline(Preprocessor("pixels", ["a", "b"], SelectKBest(k=1)), label="answer")
     seen = prepare(tail, frame())
     with pytest.raises(UsageError, match=r"SelectKBest\(k=1\) of block 'pixels' has learned from the labels"):

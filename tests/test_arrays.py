@@ -11,6 +11,7 @@ from h3lab.feeds.feed import Feed
 X = np.arange(12.0).reshape(6, 2)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @pytest.mark.parametrize(
     ("y", "labels"),
     [
@@ -38,6 +39,7 @@ def test_strings_booleans_categories_and_integers_are_classes(y, labels):
     assert decoded.dtype == given.dtype or given.dtype == object
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
 @pytest.mark.parametrize("y", [[0.0, 1.0] * 3, np.array([0.5, 1] * 3, np.float32), np.array([[1.0], [2.0]] * 3)])
 def test_floats_are_quantities_even_where_they_are_whole(y):
     feed = Feed.of(X, y)

@@ -43,8 +43,8 @@ from h3lab.errors import DataError, ModelError, NonFiniteLoss, NotFittedError, S
 from h3lab.feeds.feed import Feed
 from h3lab.model import Capabilities
 from h3lab.settings import Setting, Settings
+from h3lab.training.answers import log_softmax
 from h3lab.training.loop import train
-from h3lab.training.validation import log_softmax
 from h3lab.transfer import Distill
 
 X, Y = load_digits(return_X_y=True)

@@ -123,7 +123,7 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
     elif isinstance(data, tuple):
         feed, held = intake.feeds(actor, data, options, chosen)
     else:
-        feed, held = _prepared(lab, actor.pipeline, data, options, chosen)
+        feed, held = _prepared(lab, intake.decided(actor), data, options, chosen)
     return _kept(feed), {**settings, "validation": None if held is None else _kept(held)}
 
 

@@ -90,7 +90,7 @@ def targets(y: Any, task: Task | None, labels: Sequence[Any] | None) -> tuple[np
     """y → (codes or floats, task, sorted labels or None).
 
     Strings, booleans, categories and integers are classes, floats are quantities; ``task`` wins. A column (rows, 1)
-    counts as (rows,), as in scikit-learn, without its warning. DataError for missing and infinite values.
+    counts as (rows,), with scikit-learn's warning. DataError for missing and infinite values.
     """
     if task not in (None, "classification", "regression"):
         raise UnknownName("task", task, ["classification", "regression"])
@@ -101,7 +101,9 @@ def targets(y: Any, task: Task | None, labels: Sequence[Any] | None) -> tuple[np
     if y.dtype.kind == "O":
         y = _plain(y)
     if y.ndim == 2 and y.shape[1] == 1:
-        y = y.ravel()
+        from sklearn.utils.validation import column_or_1d
+
+        y = column_or_1d(y, warn=True)  # predictions will be (rows,) too, and nobody should find out by broadcasting
     if y.ndim not in (1, 2):
         raise DataError(f"y has shape {y.shape}; expected (rows,), or (rows, targets) in a regression.")
     if y.dtype.kind == "f" and not np.isfinite(y).all():

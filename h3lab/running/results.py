@@ -17,16 +17,19 @@ def actor_of(folder: RunFolder, actor: Any = None) -> Any:
     before the first. The launch file is opened after checking its signature; nothing else is code."""
     from sklearn.base import clone
 
+    from h3lab.training.intake import as_learned
+
     launch = worlds.load(worlds.LAUNCH).read(folder)
     load = _parameters(folder)
     if load is None:
         state = folder.state["state"]
         raise NotFittedError(f"run {folder.name!r} is {state} and has no snapshot yet; run.wait() waits for its end.")
+    feed = as_learned(launch.actor, launch.data)
     model = worlds.wrap(clone(launch.actor.model, safe=False))
-    model.build(launch.data.spec, int(launch.settings.get("seed", launch.actor.seed)))
+    model.build(feed.spec, int(launch.settings.get("seed", launch.actor.seed)))
     load(model)
     taught = launch.actor if actor is None else actor
-    return taught.adopt(model, launch.data.spec, launch.data.pipeline)
+    return taught.adopt(model, feed.spec, feed.pipeline)
 
 
 def _parameters(folder: RunFolder) -> Callable[[Any], None] | None:

@@ -19,7 +19,7 @@ from h3lab.serial import codec, signed
 from h3lab.settings import Setting
 from h3lab.spec import Task
 from h3lab.testing.subject import Factory, Subject, easy_feed, floats, teacher_of
-from h3lab.training.validation import log_softmax
+from h3lab.training.answers import log_softmax
 
 
 def check_model(

@@ -15,7 +15,8 @@ from h3lab.feeds.feed import Feed
 from h3lab.model import Capabilities
 from h3lab.options import Options
 from h3lab.settings import Setting
-from h3lab.training.validation import ROWS_AT_A_TIME, check_metrics
+from h3lab.training.metrics import check_metrics
+from h3lab.training.validation import ROWS_AT_A_TIME
 from h3lab.transfer import Distill
 
 
@@ -51,7 +52,7 @@ def check(
             f"patience={options.patience} waits for {options.monitor!r}, and there are no rows to validate on. Add "
             "validation=0.1, or monitor='loss'."
         )
-    check_metrics(options.metrics)
+    check_metrics(options.metrics, feed.spec)
 
 
 def class_weights(asked: str | Mapping[Any, float] | None, feed: Feed, can: Capabilities) -> np.ndarray | None:

@@ -6,7 +6,9 @@ It knows every form in which data comes (feeds, arrays, raw rows); it does not k
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from h3lab import estimator, worlds
 from h3lab.errors import SpecMismatch, UnknownName, UsageError
+from h3lab.feeds import targets
 from h3lab.feeds.feed import Feed
 from h3lab.options import Options
 from h3lab.preparing.cells import as_table
@@ -55,15 +58,31 @@ def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | N
     fraction = _fraction(validation)
     if isinstance(data, Feed):
         check_pipeline(actor, data)
-        feed = data
+        feed = as_learned(actor, data)
     elif actor.pipeline is not None:
-        return _prepared(actor.pipeline, data, validation, fraction, options.seed, chosen)
+        return _prepared(actor, data, validation, fraction, options.seed, chosen)
     else:
         feed = of_arrays(actor, data)
     if fraction is not None:
         _refuse_if_labels_were_seen(feed, fraction)
+        _say_what_is_shared(feed, fraction)
         return feed.split(fraction, options.seed)
     return feed, None if validation is None else held_out(validation, feed)
+
+
+def decided(actor: Any) -> Any:
+    """An actor's pipeline for raw rows. Where it leaves the task open, a classifier or a regressor decides it, before
+    the labels do: a regressor of whole numbers is not warned of their many classes."""
+    pipeline = actor.pipeline
+    if pipeline.fitted or pipeline.task is not None or pipeline.label is None:
+        return pipeline
+    task = estimator.declared_task(actor.model, None)
+    return pipeline if task is None else pipeline.replace(task=task)
+
+
+def as_learned(actor: Any, feed: Feed) -> Feed:
+    """A feed as an actor's model learns from it, which decides the task where the feed's pipeline does not."""
+    return targets.for_task(feed, estimator.declared_task(actor.model, None))
 
 
 def of_arrays(actor: Any, data: Any) -> Feed:
@@ -81,8 +100,9 @@ def of_arrays(actor: Any, data: Any) -> Feed:
 def held_out(data: Any, feed: Feed, chosen: Mapping[str, Any] | None = None) -> Feed:
     """Validation rows in any form → a feed with the training feed's classes."""
     if isinstance(data, Feed):
-        check_same(data, feed.spec, "the validation feed")
-        return data
+        rows = targets.like(data, feed.spec)
+        check_same(rows, feed.spec, "the validation feed")
+        return rows
     if isinstance(data, tuple):
         X, y, weight = (*data, None)[:3]
         made = Feed.of(X, y, weight=weight, task=feed.spec.task, labels=feed.spec.labels)
@@ -113,6 +133,8 @@ def check_pipeline(actor: Any, feed: Feed) -> None:
             f"actor {actor.name!r} has a pipeline, and this feed was made from arrays without one. Train it on raw "
             "rows or on a feed of its pipeline; or leave pipeline out of the actor."
         )
+    if mine.task is None and theirs.task is not None:
+        mine = mine.with_fitted(None).replace(task=theirs.task)  # the label and the model leave nothing else to differ
     if mine.recipe != theirs.recipe:
         raise SpecMismatch(
             f"actor {actor.name!r} has another pipeline than the feed: {_difference(mine, theirs)}. Leave pipeline out "
@@ -163,18 +185,32 @@ def _refuse_if_labels_were_seen(feed: Feed, fraction: float) -> None:
                 )
 
 
+def _say_what_is_shared(feed: Feed, fraction: float) -> None:
+    """The warning that rows held out of a feed were there when its pipeline was fitted; Python shows it once."""
+    if feed.pipeline is None:
+        return
+    learned = [how["worker"] for how in feed.pipeline.state.how if how["how"] not in ("applied", "frozen")]
+    if learned:
+        warnings.warn(
+            f"validation={fraction} holds out rows of the feed, which were there when its pipeline was fitted: they "
+            f"share its preprocessing ({', '.join(dict.fromkeys(learned))}). For rows that nothing has seen, split the "
+            f"source: train, held = source.split(test={fraction}), prepare both, and give validation=held_feed.",
+            stacklevel=2,
+        )
+
+
 def _prepared(
-    pipeline: Any, data: Any, validation: Any, fraction: float | None, seed: int, chosen: Mapping[str, Any]
+    actor: Any, data: Any, validation: Any, fraction: float | None, seed: int, chosen: Mapping[str, Any]
 ) -> tuple[Feed, Feed | None]:
     """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
     from h3lab.preparing.prepare import prepare
 
-    pipeline, rows = raw_rows(pipeline, data)
+    pipeline, rows = raw_rows(decided(actor), data)
     if fraction is None:
-        feed = prepare(pipeline, rows, **chosen)
+        feed = as_learned(actor, prepare(pipeline, rows, **chosen))
         return feed, None if validation is None else held_out(validation, feed, chosen)
     rest, aside = rows.split(test=fraction, seed=seed)
-    feed = prepare(pipeline, rest, **chosen)
+    feed = as_learned(actor, prepare(pipeline, rest, **chosen))
     assert feed.pipeline is not None
     return feed, prepare(feed.pipeline, aside, **chosen)
 
@@ -204,8 +240,12 @@ def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
 
 
 def rows_for(pipeline: Any, data: Any) -> Any:
-    """Raw rows for a fitted pipeline. A bare array has no column names, so it is taken only by a pipeline that was
-    fitted on one, whose columns are x0, x1, ...; else it passes, and the pipeline says what it wants."""
+    """Raw rows for a fitted pipeline; paths and URLs are read. A bare array has no column names, so it is taken only by
+    a pipeline that was fitted on one, whose columns are x0, x1, ...; else it passes, and the pipeline says what it
+    wants."""
+    several = isinstance(data, list) and bool(data) and all(isinstance(one, str | os.PathLike) for one in data)
+    if isinstance(data, str | os.PathLike) or several:
+        return worlds.load(worlds.READ)(data)
     unnamed = all(re.fullmatch(r"x\d+", column) for column in pipeline.columns)
     return (
         worlds.load(worlds.READ)(np.asarray(data))

@@ -14,7 +14,7 @@ import numpy as np
 from h3lab.errors import UnknownName
 from h3lab.options import Options
 from h3lab.records import metrics
-from h3lab.training.validation import rises
+from h3lab.training.metrics import rises
 
 
 class Patience:

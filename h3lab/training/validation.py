@@ -11,27 +11,21 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Inputs
-from h3lab.errors import DataError, SpecMismatch, UnknownName
+from h3lab.errors import DataError, SpecMismatch
 from h3lab.feeds.feed import Feed
 from h3lab.model import Model
 from h3lab.spec import Spec
+from h3lab.training.answers import log_softmax
+from h3lab.training.metrics import Metric, measured
 
 #: Rows that are answered at a time.
 ROWS_AT_A_TIME = 8192
-
-Metric = str | Callable[..., Any]
 
 
 def logits_of(model: Model, feed: Feed) -> np.ndarray:
     """(rows, outputs) logits of a whole feed, in its order."""
     batches = feed.epoch(0, batch_size=ROWS_AT_A_TIME, shuffle=False, copy=False)
     return np.concatenate([model.logits(batch.x) for batch in batches])
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities in float64, (rows, classes)."""
-    shifted = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def labels_of(feed: Feed) -> tuple[np.ndarray, np.ndarray | None]:
@@ -65,10 +59,7 @@ def score(
     if spec.task == "classification":
         found["accuracy"] = float(np.average(logits.argmax(axis=1) == y, weights=weight))
     if metrics:
-        answers = _answers(logits, spec)
-        truth = spec.decode(y)
-        for metric in metrics:
-            found[name_of(metric)] = _one(metric, answers, truth, weight)
+        found |= measured(metrics, logits, y, weight, spec)
     return found
 
 
@@ -76,27 +67,6 @@ def _loss_of(spec: Spec) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     if spec.task == "classification":
         return lambda logits, y: -log_softmax(logits)[np.arange(len(y)), y]
     return lambda logits, y: np.square(logits.astype(np.float64) - y.reshape(logits.shape)).mean(axis=1)
-
-
-def name_of(metric: Metric) -> str:
-    """The column of a metric."""
-    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
-
-
-def check_metrics(metrics: Sequence[Metric]) -> None:
-    """UnknownName for a scorer that scikit-learn does not have."""
-    if any(isinstance(metric, str) for metric in metrics):
-        from sklearn.metrics import get_scorer_names
-
-        for metric in metrics:
-            if isinstance(metric, str) and metric not in get_scorer_names():
-                raise UnknownName("metric", metric, get_scorer_names())
-
-
-def rises(metric: str) -> bool:
-    """Whether more of a metric is better. scikit-learn's scorers are all so; losses and errors are not."""
-    name = metric.removeprefix("val_")
-    return name.startswith("neg_") or not ("loss" in name or "error" in name)
 
 
 def check_same(feed: Feed, spec: Spec, what: str) -> None:
@@ -119,60 +89,3 @@ def check_shape(x: Inputs, spec: Spec) -> None:
     known = {n: b.shape for n, b in spec.blocks.items()} if isinstance(x, Mapping) else spec.shape
     if came != known:
         raise SpecMismatch(f"rows of shape {came} came; this model was built for rows of shape {known}.")
-
-
-def _one(metric: Metric, answers: Any, truth: np.ndarray, weight: np.ndarray | None) -> float:
-    from sklearn.metrics import get_scorer
-
-    scorer = get_scorer(metric) if isinstance(metric, str) else metric
-    # A scorer asks an estimator; a plain metric compares two arrays.
-    if hasattr(scorer, "_score_func"):
-        options = {} if weight is None else {"sample_weight": weight}
-        return float(scorer(answers, answers.rows, truth, **options))
-    return float(scorer(truth, answers.predict(answers.rows)))
-
-
-def _answers(logits: np.ndarray, spec: Spec) -> Any:
-    """An estimator that has answered already, for scikit-learn's scorers."""
-    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-
-    class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-        rows = np.empty((len(logits), 0))
-
-        def fit(self, X: Inputs, y: Any = None) -> Any:
-            return self
-
-        def __sklearn_is_fitted__(self) -> bool:
-            return True
-
-        def predict(self, X: Inputs) -> np.ndarray:
-            return predictions(logits, spec)
-
-    class Classifier(ClassifierMixin, Regressor):  # type: ignore[misc]
-        classes_ = np.asarray(spec.labels)
-
-        def predict_proba(self, X: Inputs) -> np.ndarray:
-            return probabilities(logits)
-
-        def decision_function(self, X: Inputs) -> np.ndarray:
-            return decisions(logits)
-
-    return Regressor() if spec.task == "regression" else Classifier()
-
-
-def predictions(logits: np.ndarray, spec: Spec) -> np.ndarray:
-    """Labels as they stood in the source; in regression (rows,), or (rows, targets) where there are several."""
-    if spec.task == "classification":
-        return spec.decode(logits.argmax(axis=1))
-    values = logits.astype(np.float64)
-    return values[:, 0] if spec.outputs == 1 else values
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """(rows, classes), each row summing to one."""
-    return np.asarray(np.exp(log_softmax(logits)))
-
-
-def decisions(logits: np.ndarray) -> np.ndarray:
-    """(rows, classes), or with two classes (rows,): how far the second is ahead."""
-    return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
