@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import numpy as np
-
 from h3lab.errors import UnknownName, UsageError, guided
 from h3lab.feeds.feed import Feed
 from h3lab.settings import Setting, Settings
@@ -103,11 +101,3 @@ class Distill:
         hard = "1 - soft" if self.hard is None else self.hard
         names = ", ".join(str(getattr(t, "name", t)) for t, _ in self.teachers())
         return f"Distill({names}, temperature={self.temperature}, soft={self.soft}, hard={hard}, loss={self.loss!r})"
-
-
-def parameters_of(start: Any) -> dict[str, np.ndarray]:
-    """What an actor, or a run's, has learned, for a training that begins with it."""
-    actor = getattr(start, "actor", start)
-    if not getattr(actor, "learned", False):
-        raise UsageError(f"start={start!r} came; expected an actor that has learned, or a run.")
-    return dict(actor.model_.parameters())

@@ -121,10 +121,8 @@ class SklearnModel(BaseEstimator):
         grows = self._built_as.grows
         if traits.is_fitted(self.estimator):
             self._check_same(spec)
-            self.estimator_, members = (
-                copy.deepcopy(self.estimator),
-                0 if grows is None else getattr(self.estimator, grows),
-            )
+            self.estimator_ = copy.deepcopy(self.estimator)
+            members = 0 if grows is None else getattr(self.estimator, grows)
         else:
             self.estimator_, members = traits.fresh(self.estimator, seed), 0
         self.spec_, self.temperature_, self._steps = spec, 1.0, members
@@ -175,6 +173,8 @@ class SklearnModel(BaseEstimator):
         types = trust.types_in(self.estimator)
         self.estimator_ = with_parameters(self.estimator_, given, self.spec_, types)
         self.temperature_ = temperature
+        if (grows := self._traits.grows) is not None:  # the next step adds to the members that came
+            self._steps = int(getattr(self.estimator_, grows))
 
     def state(self) -> dict[str, Any]:
         """See :meth:`h3lab.model.Model.state`."""

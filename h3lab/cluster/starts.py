@@ -33,6 +33,7 @@ def begin(
 
     from h3lab.training.loop import train
 
+    actor = getattr(actor, "actor", actor)  # whatever takes an actor takes a run
     in_use(lab, actor.name, again)  # before rows are prepared for nothing; it counts below
     feed, settings = _stored(lab, actor, data, settings)
     copy = clone(actor)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.errors import DataError, UnknownName, UsageError
+from h3lab.errors import DataError, H3labError, ModelError, SpecMismatch, UnknownName, UsageError
 from h3lab.feeds.feed import Feed
-from h3lab.model import Capabilities
+from h3lab.model import Capabilities, Model
 from h3lab.options import Options
 from h3lab.settings import Setting
+from h3lab.spec import Spec
 from h3lab.training.metrics import check_metrics
 from h3lab.training.validation import ROWS_AT_A_TIME
 from h3lab.transfer import Distill
@@ -53,6 +54,32 @@ def check(
             "validation=0.1, or monitor='loss'."
         )
     check_metrics(options.metrics, feed.spec)
+
+
+def begin_with(model: Model, spec: Spec, seed: int, start: Any) -> None:
+    """Build a model that begins with the parameters of an actor that has learned. UsageError for anything else, and
+    where a fit would forget them; SpecMismatch for other classes; ModelError where they do not fit."""
+    if not getattr(start, "learned", False):
+        raise UsageError(f"start={start!r} came; expected an actor that has learned, or a run.")
+    known, keeps = start.spec_, any(v is True for n, v in model.get_params().items() if n.endswith("warm_start"))  # type: ignore[attr-defined]
+    if model.capabilities.learns == "whole" and not keeps:
+        raise UsageError(
+            f"start={start.name!r} came, and {model!r} learns in one fit, which forgets what was there. Leave start "
+            "out, or take an estimator with partial_fit or warm_start=True."
+        )
+    if (known.task, known.labels) != (spec.task, spec.labels):
+        raise SpecMismatch(
+            f"start={start.name!r} has learned {known} {known.labels or ''}, and these rows are {spec} "
+            f"{spec.labels or ''}. A training continues with the classes that it began with; leave start out."
+        )
+    model.build(spec, seed)
+    try:
+        model.load_parameters(start.model_.parameters())
+    except H3labError as error:
+        raise ModelError(
+            f"start={start.name!r} does not fit this model: {error} Take an actor of the same architecture, or leave "
+            "start out."
+        ) from error
 
 
 def class_weights(asked: str | Mapping[Any, float] | None, feed: Feed, can: Capabilities) -> np.ndarray | None:

@@ -50,6 +50,11 @@ def check_raw(actor: Any, data: Any, chosen: Mapping[str, Any]) -> None:
             )
 
 
+def actor_of(given: Any) -> Any:
+    """The actor of a run; an actor is itself."""
+    return given if hasattr(type(given), "learned") else getattr(given, "actor", given)
+
+
 def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | None = None) -> tuple[Feed, Feed | None]:
     """(rows to learn from, rows to validate on or None). ``chosen``: how raw rows are prepared."""
     chosen = chosen or {}

@@ -25,7 +25,7 @@ from h3lab.training.patience import Patience
 from h3lab.training.pending import Pending
 from h3lab.training.schedule import Schedule
 from h3lab.training.threads import Threads
-from h3lab.transfer import Distill, parameters_of
+from h3lab.transfer import Distill
 
 
 @guided
@@ -43,7 +43,8 @@ def train(
     """Train an actor in this process: ``for record in train(actor, (X, y), epochs=3): ...``
 
     ``data``: a Feed, (X, y), (X, y, weight), or raw rows where the actor has a pipeline. ``transfer``: a Distill.
-    ``start``: an actor or run whose parameters to begin with. ``class_weight``: ``"balanced"`` or a dict by label.
+    ``start``: an actor or run of the same model and classes, whose parameters to begin with. ``class_weight``:
+    ``"balanced"`` or a dict by label.
     ``settings`` override the actor's for this training: ``epochs``, ``batch_size``, ``validation`` (a fraction, a feed,
     (X, y) or raw rows), ``patience``, ``monitor``, ``metrics``, ``seed``, ``threads``, and the model's and the
     transfer's own (``lr``, ``temperature``, ...); where data is raw, ``on_null_label="drop"`` leaves out rows without a
@@ -54,6 +55,7 @@ def train(
     """
     from sklearn.base import clone
 
+    actor = intake.actor_of(actor)
     model: Model = worlds.wrap(clone(actor.model, safe=False))
     steerable = [*model.settings, *fitness.settings_of(transfer)]
     chosen, settings = intake.choices(settings)
@@ -62,7 +64,9 @@ def train(
     fitness.check(model.capabilities, feed, held_out, options, transfer, ranks)
     weights = fitness.class_weights(class_weight, feed, model.capabilities)
     schedule = Schedule(feed, model.capabilities, options, weights, rank, ranks)
-    return Training(actor, model, schedule, held_out, Settings(steerable, **values), transfer, start)
+    if start is not None:
+        fitness.begin_with(model, feed.spec, options.seed, intake.actor_of(start))
+    return Training(actor, model, schedule, held_out, Settings(steerable, **values), transfer, fresh=start is None)
 
 
 @guided
@@ -82,7 +86,6 @@ class Training:
         held_out: Feed | None,
         settings: Settings,
         transfer: Distill | None = None,
-        start: Any = None,
         fresh: bool = True,
     ) -> None:
         self.actor, self.model, self.feed, self.options = actor, model, schedule.feed, schedule.options
@@ -90,7 +93,7 @@ class Training:
         self.step, self.epoch = 0, 0
         self.stopped_at: int | None = None
         self._settings = settings
-        self._held_out, self._transfer, self._start, self._fresh = held_out, transfer, start, fresh
+        self._held_out, self._transfer, self._fresh = held_out, transfer, fresh
         self._patience = Patience.of(self.options)
         self._schedule = schedule
         self._position = 0  # batches of this epoch that are done
@@ -242,8 +245,6 @@ class Training:
             self._schedule = replace(self._schedule, feed=self._transfer.taught(self.feed))
         if self._fresh:
             self.model.build(self.feed.spec, self.options.seed)
-            if self._start is not None:
-                self.model.load_parameters(parameters_of(self._start))
         self.actor.adopt(self.model, self.feed.spec, self.feed.pipeline)
         self._state = "ready"
 
