@@ -71,7 +71,8 @@ class Batch:
     label is absent. ``weight``: (rows,) floats. ``soft``: (rows, outputs) a teacher's logits, that is log-probabilities
     up to a constant a row (classification) or its predictions (regression). ``keys``: (rows,) uint64 row keys, stable
     when rows are added to the source.
-    ``total``: rows of the whole batch over all ranks, where this is one rank's share of it.
+    ``total``: rows of the whole batch over all ranks, where this is one rank's share of it. ``place``: its epoch (from
+    1) and its number in it (from 0), told where a model asks for it (``Capabilities.places``).
     """
 
     x: Inputs
@@ -80,6 +81,7 @@ class Batch:
     soft: np.ndarray | None = None
     keys: np.ndarray | None = None
     total: int | None = None
+    place: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return rows_of(self.x)

@@ -29,6 +29,7 @@ class Capabilities:
     its logits are log-probabilities; False where they are margins, of which only order and sign mean something: such a
     model predicts, but has no ``predict_proba`` and teaches nobody. ``loss``: f(logits, y) → losses (rows,) or their
     mean, where it is neither cross entropy nor squared error; validation measures what the training minimises.
+    ``places``: wants ``Batch.place``.
     """
 
     learns: Literal["batches", "increments", "whole"] = "batches"
@@ -41,6 +42,7 @@ class Capabilities:
     epochs: int | None = None
     probabilities: bool = True
     loss: Callable[[np.ndarray, np.ndarray], Any] | None = None
+    places: bool = False
 
 
 @runtime_checkable

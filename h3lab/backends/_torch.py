@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
-from torch import Tensor
 
+from h3lab.backends import _torch_lightning as lightning
+from h3lab.backends._torch_build import made, materialize, seeded, tensors, word
 from h3lab.backends._torch_losses import Objective, task_of
 from h3lab.backends._torch_rows import PRECISIONS, Rows
 from h3lab.backends._torch_state import Randomness, to_array
@@ -43,22 +44,28 @@ class TorchModel(BaseEstimator):
     (rows, spec.outputs): logits, or predictions. With ``join="blocks"`` it is called with one keyword a block, whole
     numbers as int64.
 
-    ``lr``: learning rate. ``optimizer``: ``"adam"``, ``"adamw"``, ``"sgd"``, ``"momentum"`` (SGD, Nesterov 0.9),
-    ``"adagrad"``, ``"rmsprop"`` or ``f(parameters, lr)``. ``loss``: ``"cross_entropy"``, ``"hinge"``; ``"mse"``,
-    ``"mae"``, ``"huber"``; ``f(outputs, y)``; None chooses by task. ``scheduler``: ``f(optimizer)``, stepped once an
-    update; it multiplies what ``set(lr=)`` sets. ``step``: ``f(module, batch) -> loss or dict`` with ``"loss"``, in
-    place of forward and loss; the batch's arrays are tensors. ``device``: None is CUDA where there is one.
-    ``precision``: ``"float32"``, ``"float64"``, or ``"bfloat16"`` (automatic mixed precision). ``clip_norm``: greatest
-    norm of an update's gradient. ``accumulate``: pieces that a batch is cut into, to save memory; the update stays that
-    of the whole batch. ``compile``: ``torch.compile``, with a backend's name where it is a string.
+    A LightningModule, or its class, trains by its own ``training_step`` and ``configure_optimizers``, and what it
+    logs goes into the records; with a ``loss`` it trains by its forward, as any module. A Keras 3 model on the torch
+    backend is a module too.
+
+    ``lr``: learning rate; None is 1e-3, or a LightningModule's own (where that is made for the data, by ``build(spec)``
+    or a class whose first argument is the spec, say it). ``optimizer``: ``"adam"`` (None too), ``"adamw"``,
+    ``"sgd"``, ``"momentum"`` (SGD, Nesterov 0.9), ``"adagrad"``, ``"rmsprop"`` or ``f(parameters, lr)``. ``loss``:
+    ``"cross_entropy"``, ``"hinge"``; ``"mse"``, ``"mae"``, ``"huber"``; ``f(outputs, y)``; None chooses by task.
+    ``scheduler``: ``f(optimizer)``, stepped once an update; it multiplies what ``set(lr=)`` sets. ``step``:
+    ``f(module, batch) -> loss or dict`` with ``"loss"``, in place of forward and loss; the batch's arrays are tensors.
+    ``device``: None is CUDA where there is one. ``precision``: ``"float32"``, ``"float64"``, or ``"bfloat16"``
+    (automatic mixed precision). ``clip_norm``: greatest norm of an update's gradient. ``accumulate``: pieces that a
+    batch is cut into, to save memory; the update stays that of the whole batch. ``compile``: ``torch.compile``, with a
+    backend's name where it is a string.
     """
 
     def __init__(
         self,
         build: Any,
         *,
-        lr: float = 1e-3,
-        optimizer: Any = "adam",
+        lr: float | None = None,
+        optimizer: Any = None,
         loss: Any = None,
         scheduler: Callable[..., Any] | None = None,
         step: Callable[..., Any] | None = None,
@@ -95,9 +102,11 @@ class TorchModel(BaseEstimator):
     def capabilities(self) -> Capabilities:
         """See :class:`h3lab.model.Capabilities`; a teacher's answers are beyond a ``step`` of one's own."""
         return Capabilities(
-            soft_targets=() if self._step is not None else ("kl",),
+            soft_targets=() if self._step is not None or self._own_step(self._build) else ("kl",),
             asynchronous=self._chosen_device().type == "cuda",
             ranks=True,
+            weights=not self._own_step(self._build),
+            places=self._own_step(self._build),
             loss=None if self.loss in (None, "cross_entropy", "mse") else self._loss_of_logits,
         )
 
@@ -105,7 +114,10 @@ class TorchModel(BaseEstimator):
     def settings(self) -> tuple[Setting, ...]:
         """``lr``, steerable."""
         lr = Setting("lr", float, 1e-3, low=0.0, log=True, help="learning rate")
-        return (replace(lr, default=lr.check(self.lr)),)
+        if self.lr is not None:
+            return (replace(lr, default=lr.check(self.lr)),)
+        own = lightning.rate_of(self._build) if self._own_step(self._build) and self.optimizer is None else None
+        return (lr if own is None else replace(lr, default=lr.check(own)),)
 
     @property
     def task(self) -> str | None:
@@ -130,8 +142,12 @@ class TorchModel(BaseEstimator):
         random = Randomness(seed, device)
         rows = Rows(spec, device, self.precision)
         with random:
-            module = self._made(spec).to(device, rows.dtype)
-            _materialize(module, rows)
+            with seeded(seed):
+                module = made(self._build, spec, self.loss).to(device, rows.dtype)
+                materialize(module, rows)
+        if self._own_step(module):
+            lightning.prepared(module)
+            self._check_rate(module)
         self._equip(module, rows, random, seed)
 
     def step(self, batch: Batch, settings: Settings) -> Mapping[str, Any]:
@@ -157,11 +173,11 @@ class TorchModel(BaseEstimator):
 
     def parameters(self) -> dict[str, np.ndarray]:
         """See :meth:`h3lab.model.Model.parameters`."""
-        return {name: to_array(value) for name, value in _tensors(self._module()).items()}
+        return {name: to_array(value) for name, value in tensors(self._module()).items()}
 
     def load_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
         """See :meth:`h3lab.model.Model.load_parameters`."""
-        mine = _tensors(self._module())
+        mine = tensors(self._module())
         wrong = [f"{name} is missing" for name in mine.keys() - parameters.keys()]
         wrong += [f"{name} is not in the module" for name in parameters.keys() - mine.keys()]
         wrong += [
@@ -188,7 +204,7 @@ class TorchModel(BaseEstimator):
         # Functions by their names: an address in memory says nothing, and differs in every process.
         defaults = inspect.signature(type(self)).parameters
         given = {name: value for name, value in self.get_params().items() if value is not defaults[name].default}
-        words = [_word(given.pop("build")), *(f"{name}={_word(value)}" for name, value in given.items())]
+        words = [word(given.pop("build")), *(f"{name}={word(value)}" for name, value in given.items())]
         return f"{type(self).__name__}({', '.join(words)})"
 
     def __sklearn_tags__(self) -> Tags:
@@ -221,9 +237,22 @@ class TorchModel(BaseEstimator):
             return Objective(self.loss, self._rows.spec).values(outputs, targets).cpu().numpy()
 
     def _equip(self, module: torch.nn.Module, rows: Rows, random: Randomness, seed: int) -> None:
-        way = Way(self.optimizer, self.scheduler, self._step, self.clip_norm, self.accumulate, self.compile)
+        given = (self.optimizer, self.scheduler, self._step, self.clip_norm, self.accumulate, self.compile)
+        way = Way(*given, lightning=self._own_step(module))
         self.module_, self._rows, self._seed = module, rows, seed
         self._update = Update(module, way, rows, Objective(self.loss, rows.spec), random)
+
+    def _own_step(self, module: Any) -> bool:
+        return lightning.trains_itself(module, self.loss, self._step)
+
+    def _check_rate(self, module: torch.nn.Module) -> None:
+        told = None if self.optimizer is not None or self.lr is not None else lightning.configure(module)
+        shown = self.settings[0].default
+        if told is not None and (own := told.optimizer.param_groups[0]["lr"]) != shown:
+            raise ModelError(
+                f"the {type(module).__name__} that build(spec) made begins with a learning rate of {own}, which nobody "
+                f"could know before it was made. Say it: TorchModel(build, lr={own})."
+            )
 
     def _module(self) -> torch.nn.Module:
         if not hasattr(self, "module_"):
@@ -247,39 +276,3 @@ class TorchModel(BaseEstimator):
         if device.type == "cuda" and not torch.cuda.is_available():
             raise UsageError(f"device={self.device!r} came, and this process sees no CUDA device: use 'cpu', or None.")
         return device
-
-    def _made(self, spec: Spec) -> torch.nn.Module:
-        if isinstance(self._build, torch.nn.Module):
-            module = copy.deepcopy(self._build)
-        elif callable(self._build):
-            module = self._build(spec)
-        else:
-            raise UsageError(f"TorchModel({self._build!r}) came; expected a torch.nn.Module or a function of the spec.")
-        if not isinstance(module, torch.nn.Module):
-            raise ModelError(f"build(spec) returned {type(module).__name__}; expected a torch.nn.Module.")
-        last = module[-1] if isinstance(module, torch.nn.Sequential) and len(module) else None
-        named = self.loss is None or isinstance(self.loss, str)
-        if spec.task == "classification" and named and isinstance(last, (torch.nn.Softmax, torch.nn.Sigmoid)):
-            raise ModelError(
-                f"the network ends in {last}, and the loss applies softmax itself; twice, it learns slowly and teaches "
-                "wrongly. Leave the last layer out, so that the network returns logits."
-            )
-        return module
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, torch.nn.Module):
-        return f"{type(value).__name__}(...)"
-    return getattr(value, "__name__", None) or repr(value)
-
-
-def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
-
-
-def _materialize(module: torch.nn.Module, rows: Rows) -> None:
-    """Lazy layers learn their shapes from made-up rows, because parameters are asked for before the first batch."""
-    if any(torch.nn.parameter.is_lazy(p) for p in [*module.parameters(), *module.buffers()]):
-        blocks = {name: np.zeros((2, *block.shape), block.dtype) for name, block in rows.spec.blocks.items()}
-        shape = rows.spec.shape
-        rows.outputs(module, blocks if len(blocks) > 1 and not shape else np.zeros((2, *shape)))

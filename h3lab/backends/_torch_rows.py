@@ -6,6 +6,7 @@ It knows NumPy, CSR and tensors; it does not know losses or updates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,16 +60,18 @@ class Rows:
     def batch(self, batch: Batch) -> Batch:
         """The batch with tensors in place of arrays, for a ``step`` of the user's own."""
         y, weight, soft = self.tensor(batch.y), self.tensor(batch.weight), self.tensor(batch.soft)
-        return Batch(self.inputs(batch.x), y, weight, soft, batch.keys, batch.total)  # type: ignore[arg-type]
+        x = self.inputs(batch.x)
+        return Batch(x, y, weight, soft, batch.keys, batch.total, batch.place)  # type: ignore[arg-type]
+
+    def mixed(self) -> AbstractContextManager[Any]:
+        """Automatic mixed precision, where it was asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self._mixed else nullcontext()
 
     def outputs(self, forward: Callable[..., Any], x: Inputs) -> Tensor:
         """(rows, outputs) of the module, in full precision."""
         inputs = self.inputs(x)
         try:
-            if self._mixed:
-                with torch.autocast(self.device.type, torch.bfloat16):
-                    out = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
-            else:
+            with self.mixed():
                 out = forward(**inputs) if isinstance(inputs, dict) else forward(inputs)
         except Exception as error:
             shapes = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from h3lab.backends._torch import TorchModel
+from h3lab.backends._torch_keras import is_keras
 from h3lab.errors import DamagedData, ModelError, Untrusted
 from h3lab.spec import Spec
 
@@ -80,7 +81,7 @@ def to_document(model: TorchModel) -> dict[str, Any]:
         "class": type(module).__name__,
         "weights_kept": isinstance(made, nn.Module),
         "parameters": model.parameters(),
-        "frozen": [name for name, value in module.named_parameters() if not value.requires_grad],
+        "frozen": _frozen(module),
         "arguments": {name: value for name, value in given.items() if isinstance(value, _PLAIN)},
         "lost": [name for name, value in given.items() if not isinstance(value, _PLAIN)],
         "types": [],
@@ -106,9 +107,16 @@ def from_document(tree: Mapping[str, Any], spec: Spec, build: Any, types: Iterab
     if tree["weights_kept"] and tree["layers"] is not None:
         # It was given as a module, whose weights training goes on from; those of then are gone, so from these.
         model.set_params(build=copy.deepcopy(model.module_).cpu())
-    for name, value in model.module_.named_parameters():
-        value.requires_grad_(name not in tree["frozen"])
+    if not is_keras(model.module_):
+        for name, value in model.module_.named_parameters():
+            value.requires_grad_(name not in tree["frozen"])
     return model
+
+
+def _frozen(module: nn.Module) -> list[str]:
+    # A layer of Keras knows itself whether it is trainable, and its names differ from process to process.
+    named = [] if is_keras(module) else module.named_parameters()
+    return [name for name, value in named if not value.requires_grad]
 
 
 def describe(module: nn.Module) -> dict[str, Any] | None:

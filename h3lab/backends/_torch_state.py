@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,43 +67,62 @@ class Randomness:
         self._aside = given[: len(self._aside)] + self._aside[len(given) :]
 
 
+@dataclass(frozen=True)
+class Configured:
+    """An optimizer and a schedule that a module brings itself. ``epochal``: the schedule is stepped once an epoch, not
+    once an update; ``frequency``: and only at every so many of them."""
+
+    optimizer: torch.optim.Optimizer
+    schedule: Any = None
+    epochal: bool = False
+    frequency: int = 1
+
+
 class Optimization:
     """Optimizer and schedule. ``optimizer`` is a name or ``f(parameters, lr)``; ``scheduler`` is ``f(optimizer)``,
     stepped once an update. The schedule goes its own way over the learning rate that the training began with; setting
-    another rate multiplies it."""
+    another rate multiplies it. ``own``: what the module brings itself, and counts where no optimizer is named."""
 
     def __init__(
         self,
         module: torch.nn.Module,
         lr: float,
-        optimizer: str | Callable[..., torch.optim.Optimizer],
+        optimizer: str | Callable[..., torch.optim.Optimizer] | None,
         scheduler: Callable[[torch.optim.Optimizer], Any] | None,
+        own: Configured | None = None,
     ) -> None:
         parameters = [p for p in module.parameters() if p.requires_grad]
         if not parameters:
             raise ModelError("the module has no parameter that requires a gradient, so there is nothing to train.")
+        if own is None or optimizer is not None:
+            own = Configured(_optimizer(optimizer or "adam", parameters, lr))
+        else:
+            lr = float(own.optimizer.param_groups[0]["lr"])  # a schedule that was made with it counts from it
         self.lr = lr
         self.parameters = parameters
-        self.optimizer = _optimizer(optimizer, parameters, lr)
+        self.optimizer = own.optimizer
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._current = lr
-        self._schedule = scheduler(self.optimizer) if scheduler is not None else None
-        if self._schedule is not None and not hasattr(self._schedule, "get_last_lr"):
-            came = type(self._schedule).__name__
-            raise UsageError(f"scheduler(optimizer) returned {came}; expected a scheduler of torch.optim.lr_scheduler.")
-        if isinstance(self._schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            raise UsageError(
-                "ReduceLROnPlateau came as scheduler; it waits for a metric that a step does not have. End a training "
-                "without progress with patience=, or change the rate where you see the metric: run.set(lr=...)."
-            )
+        self._own = own if scheduler is None else Configured(own.optimizer, scheduler(own.optimizer))
+        self._schedule = _checked(self._own.schedule)
+        self._ticks, self._epoch = 0, 1
 
     def forget(self) -> None:
         """Drop the last gradients; the optimizer's own zero_grad would take a hundredth of a small step."""
         for parameter in self.parameters:
             parameter.grad = None
 
-    def step(self, lr: float) -> None:
-        """One update at this learning rate."""
+    def step(self, lr: float, epoch: int | None = None) -> None:
+        """One update at this learning rate, in this epoch (from 1) where that is known."""
+        if self._own.epochal and self._schedule is not None:
+            if epoch is None:
+                raise ModelError(
+                    "this schedule counts epochs, which a network from build(spec) is not told of. Give the "
+                    'LightningModule itself, or its class; or configure it with "interval": "step".'
+                )
+            for _ in range(epoch - self._epoch):
+                self._tick()
+            self._epoch = epoch
         if self._schedule is None:
             if lr != self._current:
                 self._rescale(lr)
@@ -117,7 +137,13 @@ class Optimization:
         self.optimizer.step()
         for group, rate in zip(groups, own, strict=True):
             group["lr"] = rate
-        self._schedule.step()
+        if not self._own.epochal:
+            self._tick()
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        if self._ticks % self._own.frequency == 0:
+            self._schedule.step()
 
     def _rescale(self, lr: float) -> None:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -131,6 +157,7 @@ class Optimization:
             "current": self._current,
             "optimizer": to_tree(self.optimizer.state_dict()),
             "schedule": None if self._schedule is None else to_tree(self._schedule.state_dict()),
+            "ticks": [self._ticks, self._epoch],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -139,6 +166,19 @@ class Optimization:
         self.optimizer.load_state_dict(from_tree(state["optimizer"], self.optimizer.state_dict()))
         if self._schedule is not None and state["schedule"] is not None:
             self._schedule.load_state_dict(from_tree(state["schedule"], self._schedule.state_dict()))
+        self._ticks, self._epoch = state.get("ticks", (0, 1))
+
+
+def _checked(schedule: Any) -> Any:
+    if schedule is not None and not hasattr(schedule, "get_last_lr"):
+        came = type(schedule).__name__
+        raise UsageError(f"scheduler(optimizer) returned {came}; expected a scheduler of torch.optim.lr_scheduler.")
+    if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise UsageError(
+            "ReduceLROnPlateau came as scheduler; it waits for a metric that a step does not have. End a training "
+            "without progress with patience=, or change the rate where you see the metric: run.set(lr=...)."
+        )
+    return schedule
 
 
 def _optimizer(chosen: Any, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:

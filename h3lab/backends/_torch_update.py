@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from h3lab.backends import _torch_keras as keras
+from h3lab.backends import _torch_lightning as lightning
 from h3lab.backends._torch_losses import Objective
 from h3lab.backends._torch_ranks import Ranks
 from h3lab.backends._torch_rows import Rows
@@ -33,6 +35,7 @@ class Way:
     clip_norm: float | None
     accumulate: int
     compile: bool | str
+    lightning: bool = False
 
 
 class Update:
@@ -45,6 +48,7 @@ class Update:
         self._forward: Any = None
         self._ranks = Ranks()
         self._here = rows.device.type == "cpu"
+        self._stand_in = lightning.StandIn()
 
     def step(self, batch: Batch, settings: Settings) -> dict[str, Any]:
         """See :meth:`TorchModel.step`."""
@@ -60,20 +64,27 @@ class Update:
                     return metrics
             if self._way.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(optimization.parameters, self._way.clip_norm)
-            optimization.step(settings.lr)
+            optimization.step(settings.lr, None if batch.place is None else batch.place[0])
         return metrics
+
+    def _made(self, lr: float) -> Optimization:
+        own = lightning.configure(self._module) if self._way.lightning else None
+        return Optimization(self._module, lr, self._way.optimizer, self._way.scheduler, own)
 
     def _ready(self, lr: float) -> Optimization:
         if self._optimization is None:
-            self._optimization = Optimization(self._module, lr, self._way.optimizer, self._way.scheduler)
+            self._optimization = self._made(lr)
         if self._forward is None:
             # The group is formed between build and the first step.
             self._ranks = Ranks()
             self._random.fork(self._ranks.rank)
-            self._forward = self._ranks.wrap(self._module, self._rows.device)
+            asked = lightning.LightningStep(self._module) if self._way.lightning else self._module
+            self._forward = self._ranks.wrap(asked, self._rows.device)
             if self._way.compile:
                 chosen = {"backend": self._way.compile} if isinstance(self._way.compile, str) else {}
                 self._forward = torch.compile(self._forward, **chosen)
+            if keras.is_keras(self._module):
+                self._forward = keras.training(self._forward)
         return self._optimization
 
     def _backward(self, batch: Batch, settings: Settings) -> dict[str, Any]:
@@ -85,7 +96,7 @@ class Update:
         sums: dict[str, Any] = {}
         count = max(min(count, rows), 1)
         for i in range(count):
-            piece = batch.take(slice(rows * i // count, rows * (i + 1) // count))
+            piece = replace(batch.take(slice(rows * i // count, rows * (i + 1) // count)), place=batch.place)
             with self._ranks.quiet(self._forward, last=i == count - 1):
                 for name, value in self._of_piece(piece, settings, total).items():
                     sums[name] = sums[name] + value if name in sums else value
@@ -99,7 +110,7 @@ class Update:
         return {name: value if type(value) is float else value.detach() for name, value in parts.items()}
 
     def _parts(self, batch: Batch, settings: Settings, total: int) -> dict[str, Any]:
-        if self._way.step is not None:
+        if self._way.step is not None or self._way.lightning:
             return self._of_own_step(batch, total)
         rows = self._rows
         if not self._here:
@@ -119,14 +130,25 @@ class Update:
 
     def _of_own_step(self, batch: Batch, total: int) -> dict[str, Tensor]:
         share = len(batch) / total
-        assert self._way.step is not None
-        result = self._way.step(self._forward, self._rows.batch(batch))
+        given, own = self._rows.batch(batch), self._way.step
+        if not self._here:
+            self._rows.check_labels(batch.y)
+        try:
+            with self._rows.mixed():
+                if own is not None:
+                    result = own(self._forward, given)
+                else:
+                    result = lightning.step(self._forward, given, self._module, self._stand_in)
+        except (IndexError, RuntimeError) as error:
+            self._rows.check_labels(batch.y, error)
+            raise
         parts = dict(result) if isinstance(result, Mapping) else {"loss": result}
         loss = parts.get("loss")
         if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
             came = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            name = "step(module, batch)" if own is not None else "training_step"
             raise ModelError(
-                f"step(module, batch) returned {came} as loss; expected a 0-d tensor that depends on the module's "
+                f"{name} returned {came} as loss; expected a 0-d tensor that depends on the module's "
                 'parameters (the mean over rows), or a dict with it as "loss".'
             )
         return {name: torch.as_tensor(value, device=loss.device) * share for name, value in parts.items()}
@@ -134,7 +156,7 @@ class Update:
     def state(self) -> dict[str, Any]:
         """Random states, optimizer and schedule as a codec tree."""
         optimization = None if self._optimization is None else self._optimization.state()
-        return {"random": self._random.state(), "optimization": optimization}
+        return {"random": self._random.state(), "optimization": optimization, "steps": self._stand_in.global_step}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse, over the same parameters."""
@@ -142,8 +164,9 @@ class Update:
         self._forward = None
         saved = state["optimization"]
         self._optimization = None
+        self._stand_in.global_step = state.get("steps", 0)
         if saved is not None:
-            self._optimization = Optimization(self._module, saved["lr"], self._way.optimizer, self._way.scheduler)
+            self._optimization = self._made(saved["lr"])
             self._optimization.load_state(saved)
 
 
