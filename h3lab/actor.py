@@ -87,7 +87,7 @@ class Actor(BaseEstimator):
         from h3lab.training.schedule import Schedule
 
         first = not self.learned
-        model: Model = worlds.wrap(clone(self.model, safe=False)) if first else self.model_
+        model: Model = clone(worlds.wrap(self.model), safe=False) if first else self.model_
         pipeline = self.pipeline if first else self.pipeline_
         if isinstance(X, Feed):
             feed = intake.as_learned(self, X) if first else targets.like(X, self.spec_)

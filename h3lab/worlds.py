@@ -68,6 +68,7 @@ def plugged(group: str) -> Iterator[Any]:
 #: Module of a model's class or a base of it → (the class that wraps it, the extra it needs).
 BACKENDS = {
     "torch": "h3lab.backends._torch:TorchModel",
+    "skorch": "h3lab.backends._skorch:SkorchModel",
     "sklearn": "h3lab.backends._sklearn:SklearnModel",
 }
 
@@ -75,6 +76,7 @@ BACKENDS = {
 #: ``from_document(tree, spec, build, types)``.
 DOCUMENTS = {
     "torch": "h3lab.backends._torch_saving",
+    "skorch": "h3lab.backends._skorch",
     "sklearn": "h3lab.backends._sklearn_saving",
 }
 
@@ -144,6 +146,11 @@ def wrap(model: Any) -> Any:
             return plug(model)
     if backend is None:
         known = ", ".join(sorted(BACKENDS))
+        if type(model).__module__.partition(".")[0] == "keras":
+            raise UsageError(
+                f"a Keras {type(model).__name__} on another backend than torch came as model. Set the environment "
+                "variable KERAS_BACKEND=torch before keras is imported: it is a torch module then."
+            )
         raise UsageError(
             f"a {type(model).__module__}.{type(model).__qualname__} came as model; expected a model of {known}, "
             "or a Model. A function that builds a network goes into TorchModel(build)."

@@ -98,6 +98,11 @@ class TorchModel(BaseEstimator):
             setattr(self, _KEPT_AS.get(name, name), value)
         return self
 
+    def __sklearn_clone__(self) -> TorchModel:
+        # A module is copied when it is built; a copy before that would cost its memory twice, and not every class of
+        # Keras can be copied by deepcopy.
+        return type(self)(**self.get_params(deep=False))
+
     @property
     def capabilities(self) -> Capabilities:
         """See :class:`h3lab.model.Capabilities`; a teacher's answers are beyond a ``step`` of one's own."""

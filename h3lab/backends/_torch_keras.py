@@ -5,6 +5,7 @@ It knows Keras by its base class and imports nothing of it, which the user's own
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -32,16 +33,21 @@ def training(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def copied(module: Any) -> Any:
-    """A copy with the same weights. Keras copies by its own file format, which knows registered classes alone."""
-    import copy
-
+    """A copy with the same weights, made of the configurations of its layers."""
+    if getattr(module, "compiled", False):
+        warnings.warn(
+            "what model.compile was told is not used here: say TorchModel(model, lr=..., optimizer=..., loss=...), and "
+            "metrics= on the actor.",
+            stacklevel=2,
+        )
     try:
-        made = copy.deepcopy(module)
+        # deepcopy would go through Keras's file format, optimizer and all, which loses parts of that with a warning.
+        made = sys.modules["keras"].models.clone_model(module)
     except Exception as error:  # whatever a class's own configuration raises
         raise ModelError(
-            f"Keras cannot copy this {type(module).__name__} ({type(error).__name__}: {error}). Give a function that "
-            "makes it, TorchModel(build) with def build(spec): ...; or register its class: "
-            "@keras.saving.register_keras_serializable()."
+            f"Keras cannot copy this {type(module).__name__} by the configuration of its layers, as "
+            "it copies Sequential and functional models. Give a function that makes it: TorchModel(build) with "
+            "def build(spec): ..."
         ) from error
     with torch.no_grad():
         for there, here in zip(made.variables, module.variables, strict=True):
@@ -58,11 +64,5 @@ def prepared(module: Any, spec: Any) -> Any:
         raise ModelError(
             f"this Keras model ends in {ends}, and the loss applies softmax itself. Leave it out: Dense({spec.outputs})"
             "; or, of a model that is trained already, model.layers[-1].activation = keras.activations.linear."
-        )
-    if getattr(module, "compiled", False):
-        warnings.warn(
-            "what model.compile was told is not used here: say TorchModel(model, lr=..., optimizer=..., loss=...), and "
-            "metrics= on the actor.",
-            stacklevel=2,
         )
     return module

@@ -56,7 +56,7 @@ def train(
     from sklearn.base import clone
 
     actor = intake.actor_of(actor)
-    model: Model = worlds.wrap(clone(actor.model, safe=False))
+    model: Model = clone(worlds.wrap(actor.model), safe=False)
     steerable = [*model.settings, *fitness.settings_of(transfer)]
     chosen, settings = intake.choices(settings)
     options, values = Options.of(actor, settings, steerable)
