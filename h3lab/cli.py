@@ -60,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--all", action="store_true", help="every run, then the lab and its engines")
     remove = verb("rm", _rm, "remove runs that have ended", "runs", many=True)
     remove.add_argument("--older-than", metavar="30d", help="all that ended before that: 30d, 12h, 90m")
+    extend = verb("extend", _extend, "let the lab live, and paused runs keep their slots, for so long")
+    extend.add_argument("age", metavar="24h", help="from its last use, or a pause: 24h, 2d, 90m")
     start = verb("start", _start, "start a lab, as h3.Lab(engines=N) does")
     start.add_argument("--engines", type=int, help="slots (2 where none is named)")
     return parser
@@ -89,12 +91,18 @@ def _ps(options: argparse.Namespace) -> int:
     if not kept:
         print(f"no lab runs here ({status.get('reason', 'never started')}); h3lab start starts one")
     else:
-        hours = (float(status.get("lease_ends", 0)) - time.time()) / 3600
-        print(
-            f"lab {folder.name}  {status['state']}  keeper {status.get('pid')}  ends {hours:.1f} h after its last use"
-        )
+        from h3lab.cluster.standing import holds, lease
+
+        print(f"lab {folder.name}  {status['state']}  keeper {status.get('pid')}  {lease(status)} (h3lab extend 24h)")
         for slot in status["slots"]:
-            print(f"  {slot['name']:<8} {slot['state']:<9} {slot.get('run') or ''} {slot['reason']}".rstrip())
+            words = (
+                slot["name"].ljust(8),
+                slot["state"].ljust(9),
+                slot.get("run"),
+                holds(slot.get("run")),
+                slot["reason"],
+            )
+            print(" ", " ".join(filter(None, words)).rstrip())
     for row in going:
         print(row["line"])
     return 0
@@ -171,8 +179,19 @@ def _rm(options: argparse.Namespace) -> int:
 def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([dhm])", text)
     if not found:
-        raise UsageError(f"--older-than {text} came; expected a number with d, h or m, for example 30d.")
+        raise UsageError(f"{text!r} came; expected a number with d, h or m, for example 30d.")
     return float(found[1]) * {"d": 86400, "h": 3600, "m": 60}[found[2]]
+
+
+def _extend(options: argparse.Namespace) -> int:
+    from h3lab.cluster.labfolder import LabFolder
+    from h3lab.cluster.lifetime import answer
+    from h3lab.cluster.standing import lease
+
+    folder = LabFolder()
+    found = answer(folder, "lease", hours=_seconds(options.age) / 3600)
+    print(json.dumps({"ends": found["ends"]}) if options.json else f"the lab {folder.name!r} {lease(found)}")
+    return 0
 
 
 def _start(options: argparse.Namespace) -> int:

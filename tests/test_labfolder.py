@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from h3lab.cluster.lab import told
 from h3lab.cluster.labfolder import LabFolder, tail
+from h3lab.cluster.standing import told
 from h3lab.errors import LabError
 
 

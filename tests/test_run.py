@@ -122,7 +122,7 @@ def test_controls_change_nothing_once_it_has_ended():
 
 def test_controls_are_recorded_while_no_rank_lives():
     folder = folder_of(state="queued")
-    assert Run(folder).set(lr=0.1) == "recorded: the run is queued, and this holds from its next first step on"
+    assert Run(folder).set(lr=0.1) == "recorded: the run is queued, and this holds from its first step on"
     assert folder.controls() == [(1, {"set": {"lr": 0.1}})]
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from h3lab.cluster import jobs, processes
+from h3lab.cluster import jobs
 from h3lab.cluster.engines import GuestEngines, OwnEngines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lease import HOURS, Lease
@@ -37,8 +37,9 @@ class Keeper:
     def __init__(self, folder: LabFolder) -> None:
         self._folder = folder
         plan = folder.status
-        self._plan = {name: plan.get(name) for name in ("engines", "profile", "guest", "hours")}
+        self._plan = {name: plan.get(name) for name in ("engines", "profile", "guest")}
         self._lease = Lease(float(plan.get("hours") or HOURS))
+        self._plan["hours"] = self._lease.hours
         self._state, self._reason = "starting", ""
         self._written = self._swept = self._looked = 0.0
         self._shown: Any = None
@@ -151,9 +152,15 @@ class Keeper:
         self._lease.renew()
         self._plan["hours"] = self._lease.hours
         self._roster.look_at_pauses(self._lease, extended=True)
-        return {"ends": self._lease.ends}
+        self._shown = None
+        self._write()  # before the answer: who asked may look at once
+        return {"ends": self._lease.ends, "hours": self._lease.hours}
 
     def _ask_end(self, name: str, question: dict[str, Any]) -> dict[str, Any]:
+        training = [] if question.get("force") else self._roster.training
+        if training:
+            names = ", ".join(training)
+            return {"error": f"{names} still train. Stop them (run.stop()), or stop all: lab.close(force=True)."}
         self._reason = str(question.get("reason") or "somebody ended it")
         return {}
 
@@ -167,16 +174,11 @@ class Keeper:
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        viewers = False
-        for path in self._folder.viewers.iterdir():
-            pid, _, born = path.name.partition("-")
-            if processes.alive(int(pid), float(born)):
-                viewers = True
-            else:
-                path.unlink(missing_ok=True)
         self._roster.look_at_pauses(self._lease)
         # Runs that wait for engines which have all failed need nobody.
-        if viewers or (self._roster.entries and any(s.state != "failed" for s in self._slots.slots.values())):
+        if self._folder.watched() or (
+            self._roster.entries and any(s.state != "failed" for s in self._slots.slots.values())
+        ):
             self._lease.renew()
         elif self._lease.over:
             self._reason = f"nobody has needed it for {self._lease.hours:g} hours"

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from h3lab.cluster import keeper, processes, travel
+from h3lab.cluster import keeper, processes, standing, travel
 from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
-from h3lab.cluster.lifetime import LIVING, end, look_after, revive
+from h3lab.cluster.lifetime import LIVING, answer, end, look_after, revive
 from h3lab.cluster.starts import begin, feed_folder
 from h3lab.errors import EngineLost, LabError, UsageError, guided
 from h3lab.home import alone, write_json
@@ -23,7 +22,7 @@ from h3lab.running.folder import ENDED, find, folders
 from h3lab.running.progress import Line, duration
 from h3lab.running.run import Run
 
-START_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
+START_SECONDS, POLL_SECONDS = 60.0, 0.02
 ENGINES = 2
 
 
@@ -41,20 +40,25 @@ class Lab:
             raise LabError(f"engines={engines!r} came; expected a whole number from 1, for example h3.Lab(engines=2).")
         self._folder = LabFolder()
         self._begun: list[Run] = []
-        self._own = False
+        self._own = self._entered = False
         with self._folder.starting(START_SECONDS):
             if self._folder.kept:
-                self._join(engines, cluster)
+                self._join(engines, profile, cluster)
             else:
                 self._start(engines, profile, cluster)
         self._look_on()
 
-    def _join(self, engines: int | None, cluster: Any) -> None:
+    def _join(self, engines: int | None, profile: str | None, cluster: Any) -> None:
         if any(slot["state"] == "failed" for slot in self._folder.status["slots"]):
-            self._answer("retry")
+            answer(self._folder, "retry")
         status = self._wait_ready()
         if cluster is not None and not status.get("guest"):
             raise LabError("a lab of its own runs in this H3LAB_HOME. End it first: h3.Lab().close(), then join yours.")
+        if profile is not None and profile != status.get("profile"):
+            raise LabError(
+                f"profile={profile!r} came, but the lab that runs here has {status.get('profile') or 'none'}. Join it "
+                f"with h3.Lab(), or end it with h3.Lab().close() and start again with h3.Lab(profile={profile!r})."
+            )
         count = len(status["slots"])
         if engines is not None and engines != count and not status.get("guest"):
             raise LabError(
@@ -69,14 +73,14 @@ class Lab:
         signed.key()
         before = self._folder.status
         adopted = before.get("state") in LIVING and engines is None and cluster is None
-        plan: dict[str, Any] = {"engines": engines or ENGINES, "profile": profile, "guest": False}
+        plan: dict[str, Any] = {"engines": engines or ENGINES, "profile": profile, "guest": False, "hours": None}
         if adopted:
             plan = {name: before.get(name) for name in plan}
         if cluster is not None:
             from h3lab.cluster.engines import guest_connection
 
             write_json(self._folder.connection, guest_connection(cluster))
-            plan = {"engines": 0, "profile": None, "guest": True}
+            plan = {"engines": 0, "profile": None, "guest": True, "hours": None}
             print("joined an ipyparallel cluster: it restarts nothing there, and leaves it running.")
         self._folder.write_status(state="starting", slots=[], **plan)
         self._own = not adopted
@@ -144,8 +148,9 @@ class Lab:
             raise LabError(f"ranks={ranks} came; this lab has {slots} slots, so expected a number from 1 to {slots}.")
         more = {"transfer": transfer, "start": start, "class_weight": class_weight, "snapshot_every": snapshot_every}
         run = begin(self, actor, data, ranks, replace, more, settings)
-        self._folder.ask("run", path=str(run.folder.path))
+        run.bound = self._entered
         self._begun.append(run)
+        self._folder.ask("run", path=str(run.folder.path))
         return run
 
     def prepare(
@@ -205,7 +210,7 @@ class Lab:
 
     def missing(self, modules: list[str]) -> dict[str, list[str]]:
         """Slot → those of these modules that its Python cannot find."""
-        return dict(self._answer("missing", modules=modules).get("missing", {}))
+        return dict(answer(self._folder, "missing", modules=modules).get("missing", {}))
 
     def extend(self, hours: float) -> float:
         """Let the lab live ``hours`` after it was last needed, and a paused run keep its slot for ``hours`` from now on
@@ -213,70 +218,56 @@ class Lab:
         a snapshot."""
         if isinstance(hours, bool) or not isinstance(hours, int | float) or not 0 < hours < 1e6:
             raise UsageError(f"hours={hours!r} came; expected a number above 0, for example lab.extend(hours=24).")
-        return float(self._answer("lease", hours=hours)["ends"])
+        return float(answer(self._folder, "lease", hours=hours)["ends"])
 
     def _alive(self) -> None:
         if not self._folder.kept:
             revive(self._folder)
-
-    def _answer(self, what: str, **values: Any) -> dict[str, Any]:
-        self._alive()
-        name = self._folder.ask(what, **values)
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while (answer := self._folder.answered(name)) is None:
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"the keeper has not answered {what!r} for {ANSWER_SECONDS:g} s:\n{self._folder.log_tail()}"
-                )
-            time.sleep(POLL_SECONDS)
-        if answer.get("error"):
-            raise LabError(str(answer["error"]))
-        return answer
 
     # ---- Its end
 
     def close(self, force: bool = False) -> None:
         """End the lab and its engines; LabError while runs train, unless ``force`` stops them first, each with a
         snapshot."""
-        going = self.runs if self._folder.kept else []
-        if going and not force:
-            names = ", ".join(run.name for run in going)
-            raise LabError(f"{names} still train. Stop them (run.stop()), or stop all: lab.close(force=True).")
-        for run in going:
+        if force and self._folder.status["state"] in LIVING:
+            self._stop(self.runs)
+        end(self._folder, force=force)
+
+    def _stop(self, runs: list[Run]) -> None:
+        for run in runs:  # all at once: while one is waited for the others take their snapshots
+            if run.state not in ENDED:
+                run.folder.ask(stop=True)
+        for run in runs:
             run.stop()
-        end(self._folder)
 
     def __enter__(self) -> Lab:
+        self._entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._entered = False
         going = [run for run in self._begun if run.folder.path.exists() and run.state not in ENDED]
         try:
             for run in going if kind is None else []:
                 run.wait()
         finally:
             # Also after Ctrl-C, or a run that failed while the others were waited for.
-            for run in going:
-                run.stop()
-            if self._own and not self.runs:
-                self.close()
+            left = [run for run in going if run.state not in ENDED]
+            self._stop(left)
+            for run in left:
+                print(f"{run!r}; it was begun in this `with` block, which an exception has left")
+            if self._own:
+                self._leave()
+
+    def _leave(self) -> None:
+        if self._folder.watched(but=os.getpid()):
+            print(f"another notebook looks at the lab {self.name!r}, so it stays; h3lab stop --all ends it")
+            return
+        with contextlib.suppress(LabError):  # somebody else's runs train there
+            self.close()
 
     def __repr__(self) -> str:
-        status: Mapping[str, Any] = self._folder.status
-        slots = ", ".join(map(told, status["slots"]))
-        memory = ""
-        with contextlib.suppress(ImportError, OSError):
-            import psutil
-
-            memory = f"; {psutil.virtual_memory().available / 1e9:.1f} GB free"
-        return f"Lab {self._folder.name!r} {status['state']}: {slots or 'no slots'}{memory}"
-
-
-def told(slot: Mapping[str, Any]) -> str:
-    """``slot0 runs digits/3``, ``slot1 silent, runs digits/4``: a slot that is in order need not say so."""
-    state = [] if slot["state"] == "ready" and slot.get("run") else [str(slot["state"])]
-    runs = [f"runs {slot['run']}"] if slot.get("run") else []
-    return f"{slot['name']} {', '.join(state + runs)}"
+        return standing.line(self._folder.name, self._folder.status)
 
 
 @guided

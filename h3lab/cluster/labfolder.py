@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from h3lab.cluster import processes
 from h3lab.errors import LabError
 from h3lab.home import lock_file, read_json, room, write_json
 
@@ -111,6 +112,17 @@ class LabFolder:
         if answer is not None:
             path.unlink(missing_ok=True)
         return answer
+
+    def watched(self, but: int | None = None) -> bool:
+        """Whether a living notebook or command line (other than the process ``but``) has opened this lab."""
+        found = False
+        for path in self.viewers.iterdir():
+            pid, _, born = path.name.partition("-")
+            if not processes.alive(int(pid), float(born)):
+                path.unlink(missing_ok=True)
+            elif int(pid) != but:
+                found = True
+        return found
 
     def log_tail(self, name: str = "keeper", lines: int = 20) -> str:
         """The last lines of one of the lab's logs."""

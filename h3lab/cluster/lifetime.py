@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 from h3lab.cluster import keeper
 from h3lab.cluster.labfolder import LabFolder
@@ -15,7 +16,7 @@ from h3lab.running import snapshots
 from h3lab.running.folder import ENDED, RunFolder
 
 #: A keeper may be finding a whole cluster again, or ending it.
-WAIT_SECONDS, POLL_SECONDS = 60.0, 0.02
+WAIT_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
 LIVING = ("starting", "ready")
 
 
@@ -35,14 +36,29 @@ def revive(folder: LabFolder) -> None:
             time.sleep(POLL_SECONDS)
 
 
-def end(folder: LabFolder, reason: str = "somebody closed it") -> None:
-    """End a lab, its keeper and its engines, and wait until they are gone."""
-    if folder.status["state"] == "ended":
-        return
+def answer(folder: LabFolder, what: str, **values: Any) -> dict[str, Any]:
+    """Ask the keeper of a lab and wait for its answer; LabError with what it could not do, or where it is late."""
     if not folder.kept:
         revive(folder)
-    folder.ask("end", reason=reason)
+    name = folder.ask(what, **values)
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while (found := folder.answered(name)) is None:
+        if time.monotonic() > deadline:
+            raise LabError(f"the keeper has not answered {what!r} for {ANSWER_SECONDS:g} s:\n{folder.log_tail()}")
+        time.sleep(POLL_SECONDS)
+    if found.get("error"):
+        raise LabError(str(found["error"]))
+    return found
+
+
+def end(folder: LabFolder, reason: str = "somebody closed it", force: bool = True) -> None:
+    """End a lab, its keeper and its engines, and wait until they are gone. LabError that names the runs that train,
+    unless ``force``: it is the keeper that refuses, because a run may begin between a look and the end."""
+    if folder.status["state"] == "ended":
+        return
     deadline = time.monotonic() + WAIT_SECONDS
+    if folder.status["state"] != "ending":
+        answer(folder, "end", reason=reason, force=force)
     while folder.kept:
         if time.monotonic() > deadline:
             raise LabError(f"the lab has not ended for {WAIT_SECONDS:g} s:\n{folder.log_tail()}")

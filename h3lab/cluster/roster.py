@@ -87,6 +87,11 @@ class Roster:
             for slot in entry.attempt.slots
         }
 
+    @property
+    def training(self) -> list[str]:
+        """Names of the runs that have not ended; one that has may still be leaving its slot."""
+        return [entry.name for entry in self.entries.values() if entry.folder.state["state"] not in ENDED]
+
     def needs(self, slot: str) -> bool:
         """Whether a rank that is still wanted lives on a slot."""
         run = self.going.get(slot)

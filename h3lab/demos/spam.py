@@ -239,9 +239,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seeds < 2:
         parser.error("an interval needs at least two seeds")
     say("engines start, or are joined")
-    with h3.Lab(engines=options.engines) as lab:
-        say("the laboratory is ready")
-        path = tell(lab, options)
+    try:
+        with h3.Lab(engines=options.engines) as lab:
+            say("the laboratory is ready")
+            path = tell(lab, options)
+    except KeyboardInterrupt:
+        say("interrupted: what had begun here was stopped, and can be looked at with h3lab runs")
+        return 130
     say(f"curves and table: {path.resolve().as_uri()}; the same, live: scripts/lab")
     return 0
 

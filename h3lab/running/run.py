@@ -36,6 +36,8 @@ class Run:
         self._passed = actor
         self._reader = journal.Reader(folder.journal)
         self._looked = time.monotonic()
+        #: Whether it was begun in a ``with h3.Lab()``, which stops it when an exception leaves the block.
+        self.bound = False
 
     # ---- What it is
 
@@ -151,13 +153,13 @@ class Run:
         """End it after the step that is under way; the model is kept, and loaded into the actor that was passed."""
         said = self._ask("stopped after step {step}", stop=True)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while (state := self.state) not in ENDED:
+        while (state := self.state) not in ENDED:  # a queued one is ended by its lab
             # One that is starting has no rank to hear of it yet, but will have.
             if state != "starting" and not self.folder.locked and time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
         self._load()
-        return said
+        return state if said.startswith("recorded") and state in ENDED else said
 
     def _ask(self, confirmed: str, **control: Any) -> str:
         if self.state in ENDED:
@@ -175,7 +177,7 @@ class Run:
             if state in ENDED:
                 return state
             if not self.folder.locked and (state not in ("training", "paused") or time.monotonic() > deadline):
-                return f"recorded: the run is {state}, and this holds from its next first step on"
+                return f"recorded: the run is {state}, and this holds from its first step on"
             self._rest()
 
     # ---- Its end
@@ -195,9 +197,10 @@ class Run:
                 if deadline is not None and time.monotonic() > deadline:
                     return self
                 self._rest()
-        except KeyboardInterrupt:
-            print(f"The waiting has ended; the run goes on: h3.attach({self.name!r})")
-            raise
+        except KeyboardInterrupt as interrupt:
+            if not self.bound:
+                print(f"The waiting has ended; the run goes on: h3.attach({self.name!r})")
+            raise interrupt.with_traceback(None) from None  # where it slept is nobody's affair
         if progress is not None:
             progress.end(repr(self))
         elif settle is not None:

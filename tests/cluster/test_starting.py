@@ -17,6 +17,7 @@ from h3lab import cli
 from h3lab.cluster import lab as lab_module
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.errors import EngineLost, LabError
+from h3lab.running import snapshots
 
 from .conftest import network, until
 
@@ -106,12 +107,69 @@ def test_an_interrupt_ends_the_waiting_and_not_the_run_and_stop_all_ends_both(ot
     until(lambda: h3.attach("followed").step > 5, what="five steps")
     notebook.send_signal(signal.SIGINT)
     out, err = notebook.communicate(timeout=60)
-    assert "the run goes on: h3.attach('followed/1')" in out and "KeyboardInterrupt" in err
+    assert "the run goes on: h3.attach('followed/1')" in out and err.splitlines()[-1] == "KeyboardInterrupt"
+    assert err.count('File "') <= 3 and "sleep" not in err, f"where it slept is nobody's affair: {err}"
     run = h3.attach("followed")
     reached = run.step
     until(lambda: run.step > reached + 20, what="it goes on")
     assert cli.main(["stop", "--all"]) == 0
     assert run.state == "stopped" and run.actor is not None
+
+
+WITHIN = """
+    import torch
+    import h3lab as h3
+    from sklearn.datasets import load_digits
+    build = lambda spec: torch.nn.Linear(spec.features, spec.outputs)
+    with h3.Lab(engines=1) as lab:
+        runs = [lab.train(h3.Actor(name, h3.TorchModel(build)), load_digits(return_X_y=True), epochs=100_000)
+                for name in ("trains", "waits")]
+        print("begun", flush=True)
+        runs[0].wait()
+"""
+
+
+def test_an_interrupt_within_a_lab_stops_its_runs_with_snapshots_and_ends_it(other_home):
+    script = python(WITHIN, stderr=subprocess.PIPE)
+    until(lambda: "begun" in script.stdout.readline(), what="both are begun")
+    until(lambda: h3.attach("trains").step > 5, what="five steps")
+    script.send_signal(signal.SIGINT)
+    out, err = script.communicate(timeout=60)
+    assert "goes on" not in out and out.count("begun in this `with` block, which an exception has left") == 2
+    assert err.splitlines()[-1] == "KeyboardInterrupt" and err.count('File "') <= 3
+    trains, waits = h3.attach("trains"), h3.attach("waits")
+    assert trains.state == waits.state == "stopped"
+    assert trains.stopped_at == trains.step == snapshots.newest_step(trains.folder) and waits.step == 0
+    assert not LabFolder().kept and LabFolder().status["state"] == "ended"
+
+
+LOOK = """
+    import h3lab as h3
+    lab = h3.Lab()
+    print("looks", flush=True)
+    input()
+"""
+
+
+def test_a_lab_that_another_notebook_looks_at_stays_when_its_block_ends_and_closing_twice_is_fine(other_home, capsys):
+    with h3.Lab(engines=1) as lab:
+        other = python(LOOK, stdin=subprocess.PIPE)
+        until(lambda: "looks" in other.stdout.readline(), what="another one looks")
+    assert "another notebook looks at the lab 'default', so it stays" in capsys.readouterr().out
+    assert lab._folder.kept and "slot0 ready" in repr(lab) and repr(lab).endswith("ends 12 h after its last use")
+    assert cli.main(["extend", "1d"]) == 0
+    assert capsys.readouterr().out == "the lab 'default' ends 24 h after its last use\n"
+    assert cli.main(["ps"]) == 0 and "ends 24 h after its last use (h3lab extend 24h)" in capsys.readouterr().out
+    with pytest.raises(LabError, match=r"profile='slurm' came, but .* has none.*h3\.Lab\(profile='slurm'\)"):
+        h3.Lab(profile="slurm")
+    other.communicate("", timeout=60)
+    lab.close()
+    lab.close()
+    assert "ended: no slots" in repr(lab) and lab.runs == []
+    for use in (lambda: lab.prepare(None, None), lambda: lab.extend(1)):
+        with pytest.raises(LabError, match=r"the lab has ended \(somebody closed it\). Start one: h3.Lab\(engines=2\)"):
+            use()
+    assert cli.main(["extend", "1d"]) == 1 and "Start one" in capsys.readouterr().err
 
 
 def test_a_keeper_whose_home_was_removed_ends_its_engines(other_home):

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 import h3lab as h3
-from h3lab.errors import RunNotFound, UsageError
+from h3lab.errors import LabError, RunNotFound, UsageError
 from h3lab.running import snapshots
 from h3lab.running.folder import folders
 
@@ -119,3 +119,68 @@ def test_set_and_pause_on_a_run_that_waits_hold_from_its_first_step(lab, digits,
     until(lambda: third.step > 3, what="it trains")
     third.stop()
     assert third.set(lr=1) == third.pause() == third.resume() == third.stop() == "stopped"
+
+
+SECOND = """
+    import sys
+    import numpy as np
+    import h3lab as h3
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.preprocessing import StandardScaler
+    import pandas as pd
+    X = np.random.default_rng(0).normal(size=(64, 4))
+    rows = pd.DataFrame(X, columns=list("abcd")).assign(y=np.arange(64) % 2)
+    with h3.Lab() as lab:
+        pipeline = h3.Pipeline(h3.Preprocessor("all", list("abcd"), StandardScaler()), label="y")
+        feed = lab.prepare(pipeline, rows, to=sys.argv[1])
+        run = lab.train(h3.Actor("second", SGDClassifier(loss="log_loss")), feed, epochs=10**7)
+        print("begun", len(feed), *sorted(run.name for run in lab.runs), flush=True)
+        input()
+        1 / 0
+"""
+
+
+def test_two_notebooks_train_on_one_lab_see_all_runs_and_the_error_of_one_is_its_own(lab, long_run, tmp_path):
+    notebook = python(SECOND, tmp_path / "feed", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    said = until(lambda: next((line for line in notebook.stdout if line.startswith("begun")), ""), what="it trains")
+    second = h3.attach("second")
+    assert said.split() == ["begun", "64", second.name, long_run.name] or said.split()[2:] == [
+        long_run.name,
+        second.name,
+    ]
+    assert {run.name for run in lab.runs} == {long_run.name, second.name}
+    assert {long_run.name, second.name} <= set(h3.runs()["name"])
+    until(lambda: second.step > 10, what="both train")
+    with pytest.raises(LabError, match=f"{long_run.name}.* still train.*close\\(force=True\\)"):
+        lab.close()
+    out, err = notebook.communicate("\n", timeout=60)
+    assert "ZeroDivisionError" in err and "second/1  stopped" in out
+    assert second.state == "stopped" and second.step == snapshots.newest_step(second.folder)
+    reached = long_run.step
+    until(lambda: long_run.step > reached + 20, what="the first one's run goes on")
+    assert lab._folder.kept, "the second notebook had joined this lab, so it does not end it"
+
+
+PREPARE = """
+    import sys
+    import numpy as np, pandas as pd
+    import h3lab as h3
+    from sklearn.preprocessing import StandardScaler
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(200_000, 4)), columns=list("abcd"))
+    pipeline = h3.Pipeline(h3.Preprocessor("all", list("abcd"), StandardScaler()))
+    lab = h3.Lab()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(len(lab.prepare(pipeline, rows, to=sys.argv[1])))
+"""
+
+
+def test_two_notebooks_that_prepare_one_feed_at_once_both_have_it(lab, tmp_path):
+    notebooks = [python(PREPARE, tmp_path / "feed", stdin=subprocess.PIPE) for _ in range(2)]
+    for notebook in notebooks:
+        until(lambda n=notebook: "ready" in n.stdout.readline(), what="it stands at the line")
+    for notebook in notebooks:
+        notebook.stdin.write("go\n")
+        notebook.stdin.flush()
+    assert [notebook.communicate(timeout=60)[0].split()[-1] for notebook in notebooks] == ["200000"] * 2
+    assert len(h3.open_feed(tmp_path / "feed")) == 200_000
