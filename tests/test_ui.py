@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import Kernel
 from paced import DECLARED, Asked, Pace, paced
 
 from h3lab.errors import UnknownName
@@ -638,37 +639,6 @@ def test_following_a_run_imports_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-class Kernel:
-    """A kernel as a program drives it: cells in, every message of the iopub channel out."""
-
-    def __init__(self) -> None:
-        from jupyter_client.manager import start_new_kernel
-
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-        self.manager, self.client = start_new_kernel(env=environment)
-        self.cells: list[str] = []
-        self.messages: list[dict[str, Any]] = []
-
-    def run(self, source: str) -> str:
-        """Execute a cell to its end; its id."""
-        cell = self.client.execute(source)
-        self.cells.append(cell)
-        while True:
-            message = self.client.get_iopub_msg(timeout=60)
-            self.messages.append(message)
-            assert message["msg_type"] != "error", "\n".join(message["content"]["traceback"])
-            idle = message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
-            if idle and message["parent_header"]["msg_id"] == cell:
-                return cell
-
-    def of(self, *kinds: str) -> list[dict[str, Any]]:
-        return [message for message in self.messages if message["msg_type"] in kinds]
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture

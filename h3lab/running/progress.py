@@ -70,6 +70,6 @@ def duration(seconds: float) -> str:
 
 def _width() -> int:
     try:
-        return os.get_terminal_size().columns - 1
+        return (os.get_terminal_size().columns or 120) - 1  # 0 where a terminal does not know
     except OSError:
         return 119

@@ -6,6 +6,7 @@ It knows which of the two is asked for, and what a loop can be told; it does not
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, overload
 
@@ -153,9 +154,9 @@ def _name(records: Any) -> str:
 
 
 def _training(records: Any) -> Any:
-    from h3lab.training.loop import Training
-
-    return records if isinstance(records, Training) else None
+    # Where the module was never imported nothing is of its class, and its import takes a second.
+    module = sys.modules.get("h3lab.training.loop")
+    return records if module is not None and isinstance(records, module.Training) else None
 
 
 def _run_of(training: Any, name: str) -> LocalRun:

@@ -106,6 +106,7 @@ def _axes(plot: Any) -> None:
 
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
     plot.xgrid.grid_line_color = None
+    plot.xaxis.ticker.min_interval = 1  # there is no half a step
     plot.xaxis.ticker.desired_num_ticks = plot.yaxis.ticker.desired_num_ticks = 5
     for axis in (plot.xaxis, plot.yaxis):
         axis.axis_line_color = axis.major_tick_line_color = axis.minor_tick_line_color = None

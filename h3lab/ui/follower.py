@@ -32,7 +32,7 @@ IDLE_SECONDS = 1.0
 #: Of the time of a process whose own loop is watched, the screen takes at most so much.
 SHARE = 0.01
 #: However costly a look was.
-LATEST_SECONDS = 2.0
+LATEST_SECONDS = 1.0
 
 log = logging.getLogger("h3lab.ui")
 
@@ -235,6 +235,8 @@ def follow(run: Any) -> Follower:
         key = run.path.resolve() if isinstance(run, RunFolder) else key_of(run)
         if key not in _followers:
             _followers[key] = Follower(RunFolder(key) if isinstance(key, Path) else run, _forget)
+            if not isinstance(key, Path):
+                run.drain = _followers[key].catch_up
         return _followers[key]
 
 

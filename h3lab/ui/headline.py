@@ -71,7 +71,7 @@ def metric_of(columns: Columns) -> str | None:
 def place(info: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """Where it runs: ``slot0, slot1``, or how many ranks it will have while no slot is known."""
     if info.get("local"):
-        return "in this process"
+        return "local"
     slots = state.get("slots") or state.get("slot") or []
     slots = [slots] if isinstance(slots, str | int) else slots
     ranks = info.get("ranks") or 1

@@ -281,6 +281,8 @@ class Title {
   keys(base, run, past) {
     const has = (name) => run.names.includes(name);
     const before = past?.series && (base in past.series || `val_${base}` in past.series);
+    // A loop of one's own need not be a training.
+    if (!before && !has(`val_${base}`) && !run.head?.elsewhere && !run.head?.epochs) return [];
     return [
       ...(has(base) ? [["train", "train"]] : []),
       ...(has(`val_${base}`) ? [["held", "validation"]] : []),
