@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from h3lab.errors import redacted
+
 if TYPE_CHECKING:
     from h3lab.feeds.feed import Feed
     from h3lab.source import Source
@@ -46,8 +48,6 @@ def _try(look: Callable[[], str], words: Callable[[str], str] = str) -> str:
     try:
         return look()
     except Exception as error:
-        from h3lab.errors import redacted
-
         return words(redacted(f"({type(error).__name__}: {error})"))
 
 
@@ -92,7 +92,7 @@ def feed_line(feed: Feed) -> str:
 
 def feed_html(feed: Feed) -> str:
     """A card: what the feed is, one line a block, and how often each label occurs."""
-    where = f"<small>{escape(feed.url)}</small>" if feed.url else "<small>in memory</small>"
+    where = f"<small>{escape(redacted(feed.url))}</small>" if feed.url else "<small>in memory</small>"
     head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))} {where}"
     return _card(head, _try(lambda: _blocks(feed), escape) + _try(lambda: _labels(feed), escape))
 

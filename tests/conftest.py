@@ -7,7 +7,9 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -114,10 +116,85 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def shared(variable: str, name: str) -> Path:
+    """A folder with what tests need and the repository does not hold: $VARIABLE, else ../shared/NAME."""
+    folder = Path(os.environ.get(variable, Path(__file__).resolve().parent.parent.parent / "shared" / name))
+    if not folder.exists():
+        reason = f"{folder} is not there; name another one with {variable}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    return folder
+
+
+def free_ports(count: int) -> int:
+    """The first of some neighbouring ports that nobody listens on."""
+    for first in range(20_000 + os.getpid() % 9000, 32_000, 7):
+        with contextlib.ExitStack() as held:
+            try:
+                for port in range(first, first + count):
+                    held.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+    raise OSError("no free ports")
+
+
+@pytest.fixture(scope="session")
+def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real HDFS, over WebHDFS, for the session."""
+    program = shared("H3LAB_TEST_HDFS", "hdfs") / "hdfs-node"
+    first = free_ports(5)
+    ports = {"--port": first, "--http-port": first + 1, "--data-port": first + 2}
+    command = [
+        str(program),
+        "--dir",
+        str(tmp_path_factory.mktemp("hdfs")),
+        *(str(x) for pair in ports.items() for x in pair),
+    ]
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        for line in node.stdout:
+            if line.startswith("hdfs ready"):
+                break
+        else:
+            pytest.fail(f"HDFS did not start: {' '.join(command)}", pytrace=False)
+        yield f"webhdfs://root@127.0.0.1:{first + 1}"
+    finally:
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait(timeout=30)
+        node.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket on an S3 server of this session's own; fsspec is told where by the environment, as a user would."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    told = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "geheim",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in told.items():
+            patch.setenv(name, value)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("h3lab")
+        yield "s3://h3lab"
+    server.stop()
+
+
 # ---- Leaks ------------------------------------------------------------------------------------------------
 
-# Python starts these once a process and keeps them on purpose.
-LASTING_CHILDREN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "loky")
+# Python starts these once a process and keeps them on purpose; the last one is the session's own server.
+LASTING_CHILDREN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "loky", "hdfs-node")
 
 
 def living_threads() -> set[threading.Thread]:

@@ -21,6 +21,7 @@ from h3lab.home import alone, write_json
 from h3lab.running.folder import ENDED, find, folders
 from h3lab.running.progress import Line, duration
 from h3lab.running.run import Run
+from h3lab.urls import is_url
 
 START_SECONDS, POLL_SECONDS = 60.0, 0.02
 ENGINES = 2
@@ -177,10 +178,11 @@ class Lab:
             left = f", {duration(spent / done * (total - done))} left" if 0 < done < total and spent > 1 else ""
             line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
 
-        folder = feed_folder(pipeline, source, label, on_null_label) if to is None else Path(to).expanduser()
+        folder = feed_folder(pipeline, source, label, on_null_label) if to is None else to
         # The same cell in two notebooks: the second one finds everything done.
         told = "another notebook prepares this feed"
-        with alone(folder.absolute(), lambda seconds: line.show(f"{told}, {duration(seconds)}")):
+        place = folder if is_url(str(folder)) else Path(folder).expanduser().absolute()
+        with alone(place, lambda seconds: line.show(f"{told}, {duration(seconds)}")):
             feed = prepare(
                 pipeline,
                 source,

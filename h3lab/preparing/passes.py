@@ -51,7 +51,7 @@ class Job:
     pending: Mapping[str, Pending] = field(default_factory=dict)
     saved: Mapping[str, tuple[int, int, Any]] = field(default_factory=dict)
     survey: bool = False
-    store: Path | None = None
+    store: Path | str | None = None
 
     def file(self, block: str, stage: int, number: int, part: int) -> Path:
         """Where the inputs of a stage are kept."""

@@ -170,13 +170,14 @@ def _schema(pipeline: Pipeline, source: Source) -> Any:
 
 
 def _room(store: Any) -> AbstractContextManager[Path]:
-    return workroom(Path(tempfile.gettempdir()) if store is None else store.folder)
+    local = store is not None and isinstance(store.folder, Path)
+    return workroom(store.folder if local else Path(tempfile.gettempdir()))
 
 
 @contextmanager
 def _alone(store: Any) -> Iterator[None]:
     """One preparation a folder at a time: two would remove each other's parts as nobody's."""
-    if store is None:
+    if store is None or not isinstance(store.folder, Path):
         yield
         return
     try:

@@ -17,8 +17,8 @@ from h3lab.source import Source
 from h3lab.sources.files import Files
 from h3lab.sources.formats import MODULES
 from h3lab.sources.frames import frame
-from h3lab.sources.places import is_url
 from h3lab.sources.sql import is_database, read_sql
+from h3lab.urls import is_url
 
 
 @guided

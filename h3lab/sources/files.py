@@ -17,8 +17,9 @@ import pyarrow as pa
 from h3lab.errors import DamagedData, DataError, H3labError, UsageError, redacted
 from h3lab.source import Part, Source
 from h3lab.sources.formats import Format, format_of
-from h3lab.sources.places import File, absolute, find, is_url
+from h3lab.sources.places import File, absolute, find
 from h3lab.sources.schemas import common
+from h3lab.urls import is_url
 
 #: Formats whose types are found in samples.
 INFERRED = ("csv", "tsv", "jsonl")

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from h3lab.sources import cursors
 from h3lab.sources.formats import Piece, rows_at_once, runs
-from h3lab.sources.places import File, is_url
+from h3lab.sources.places import File
+from h3lab.urls import is_url
 
 #: A column chunk of a large row group is read in pieces of this, so that its first rows cost no more.
 _BUFFER = 1 << 18

@@ -15,11 +15,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from h3lab.errors import DataError, H3labError, MissingExtra, UnknownName, UsageError, redacted
-from h3lab.worlds import PIP
+from h3lab.errors import DataError, H3labError, redacted
+from h3lab.urls import is_url, reached
 
-#: What a URL usually begins with; fsspec knows more.
-_SCHEMES = "file s3 gs abfs hdfs webhdfs http https ftp sftp smb memory zip tar github postgresql mysql sqlite".split()
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -91,11 +89,6 @@ def _held(system: Any, path: str) -> Any:
     return file
 
 
-def is_url(text: str) -> bool:
-    """Whether a text names a file system too."""
-    return "://" in text or "::" in text
-
-
 def absolute(what: str | Path) -> str:
     """A URL as it is; a path from the root on, so that it means the same in every process."""
     text = os.fspath(what)
@@ -120,7 +113,7 @@ def find(what: Sequence[str]) -> list[File]:
 
 def _find(text: str) -> list[File]:
     try:
-        system, path = _reached(text)
+        system, path = reached(text)
         kind = _kind(system, path)
     except H3labError:
         raise
@@ -173,25 +166,4 @@ def _meant(system: Any, path: str) -> str:
 
 
 def _system(text: str) -> Any:
-    return _reached(text)[0]
-
-
-def _reached(text: str) -> tuple[Any, str]:
-    """The file system of a path or URL, and the path in it."""
-    import fsspec
-
-    if not is_url(text):
-        return fsspec.filesystem("file"), text
-    try:
-        system, path = fsspec.core.url_to_fs(text)
-        return system, path
-    except ImportError as error:
-        scheme = text.partition("://")[0]
-        package = next((name for name in PIP if name in str(error)), error.name or f"the fsspec package for {scheme}")
-        line = f"pip install {PIP.get(package, package)}"
-        raise MissingExtra(f"{scheme}:// needs a package that is not installed. Install it with: {line}") from error
-    except ValueError as error:
-        scheme = text.partition("://")[0]
-        if "Protocol not known" in str(error):
-            raise UnknownName("kind of URL", scheme, _SCHEMES, redacted(text)) from error
-        raise UsageError(f"{redacted(text)} cannot be opened: {redacted(str(error))}.") from error
+    return reached(text)[0]

@@ -1,4 +1,4 @@
-"""Stores: where prepared rows are kept. Columns (memory maps of one folder) is the local one."""
+"""Stores: where prepared rows are kept. Columns (memory maps of a folder) is the local one, Parquet is for any URL."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from h3lab.batch import Batch
-from h3lab.errors import UsageError
 from h3lab.feeds.feed import Feed, open_feed
 from h3lab.home import path_of
 from h3lab.source import PART_ROWS
 from h3lab.stores.columns import Columns
+from h3lab.stores.parquet import Parquet
+from h3lab.urls import is_url
 
 
-def open_store(url: str | Path) -> Columns:
-    """The store of a folder; relative paths start at the current directory."""
+def open_store(url: str | Path) -> Columns | Parquet:
+    """The store of a folder or URL; relative paths start at the current directory."""
     text = url.removeprefix("file://") if isinstance(url, str) else url
-    if isinstance(text, str) and "://" in text:
-        raise UsageError(f"{text!r} came; feeds are kept in a folder that every process of the lab can reach.")
+    if isinstance(text, str) and is_url(text):
+        return Parquet(text)
     return Columns(path_of(text, 'to="prepared/reviews"').absolute())
 
 
 def store(feed: Feed, folder: Path | str) -> Feed:
-    """Write a feed to a folder; returns the stored one."""
+    """Write a feed to a folder or URL; returns the stored one."""
     columns = open_store(folder)
     entries = [columns.write(f"{number:05d}", batch) for number, batch in enumerate(_cut(feed))]
     document = None if feed.pipeline is None else feed.pipeline.to_document()

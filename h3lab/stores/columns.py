@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ class Columns:
             return None if array is None else self._column(array)
 
         nbytes = sum(entry["size"] for entry in entries)
-        return Rows(_Parts(self, entries), [entry["rows"] for entry in entries], nbytes, one)
+        return Rows(Parts(self.read, entries), [entry["rows"] for entry in entries], nbytes, one)
 
     def read(self, entry: Mapping[str, Any]) -> Batch:
         """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says."""
@@ -238,11 +238,11 @@ class Columns:
         return freed
 
 
-class _Parts(Sequence[Batch]):
-    """The parts of a manifest, opened once each and kept."""
+class Parts(Sequence[Batch]):
+    """The parts of a manifest, opened once each by ``read`` and kept."""
 
-    def __init__(self, store: Columns, entries: Sequence[Mapping[str, Any]]) -> None:
-        self._store, self._entries = store, entries
+    def __init__(self, read: Callable[[Mapping[str, Any]], Batch], entries: Sequence[Mapping[str, Any]]) -> None:
+        self._read, self._entries = read, entries
         self._open: dict[int, Batch] = {}
 
     def __len__(self) -> int:
@@ -250,7 +250,7 @@ class _Parts(Sequence[Batch]):
 
     def __getitem__(self, number: Any) -> Any:
         if number not in self._open:
-            self._open[number] = self._store.read(self._entries[number])
+            self._open[number] = self._read(self._entries[number])
         return self._open[number]
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from h3lab.batch import Batch
 from h3lab.feeds.feed import Feed
 from h3lab.feeds.rows import columns, is_sparse
+from h3lab.stores.tables import fixed_lists, sparse_lists
 
 
 def frame(feed: Feed, n: int) -> Any:
@@ -69,8 +70,4 @@ def arrow(feed: Feed) -> pa.Table:
 
 
 def _lists(column: Any) -> pa.Array:
-    if is_sparse(column):
-        entries = pa.StructArray.from_arrays([pa.array(column.indices), pa.array(column.data)], ["column", "value"])
-        return pa.LargeListArray.from_arrays(pa.array(column.indptr.astype(np.int64)), entries)
-    size = int(np.prod(column.shape[1:], dtype=np.int64))
-    return pa.FixedSizeListArray.from_arrays(pa.array(column.reshape(-1)), size)
+    return sparse_lists(column) if is_sparse(column) else fixed_lists(column.reshape(len(column), -1))
