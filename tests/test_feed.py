@@ -261,8 +261,8 @@ def test_wrong_epochs_are_refused_at_once(options):
 def test_opening_what_is_not_there(tmp_path):
     with pytest.raises(StorageError, match=r"no feed is stored in .*nowhere"):
         open_feed(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="folder"):
-        open_feed("s3://bucket/feed")
+    with pytest.raises(StorageError, match=r"no feed is stored at memory://nowhere"):
+        open_feed("memory://nowhere")
 
 
 def test_another_process_reads_it(tmp_path):

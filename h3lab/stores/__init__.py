@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from h3lab.batch import Batch
 from h3lab.feeds.feed import Feed, open_feed
 from h3lab.home import path_of
 from h3lab.source import PART_ROWS
 from h3lab.stores.columns import Columns
-from h3lab.stores.parquet import Parquet
 from h3lab.urls import is_url
+
+if TYPE_CHECKING:
+    from h3lab.stores.parquet import Parquet
 
 
 def open_store(url: str | Path) -> Columns | Parquet:
     """The store of a folder or URL; relative paths start at the current directory."""
     text = url.removeprefix("file://") if isinstance(url, str) else url
     if isinstance(text, str) and is_url(text):
+        from h3lab.stores.parquet import Parquet  # a rank on a folder needs no Arrow
+
         return Parquet(text)
     return Columns(path_of(text, 'to="prepared/reviews"').absolute())
 

@@ -109,7 +109,7 @@ class Parquet:
             found = system.ls(self._path(*names), detail=True)
         except FileNotFoundError:
             return {}
-        except OSError as error:
+        except Exception as error:  # each file system raises what its library does: botocore, requests, ...
             raise self._refused(error) from error
         return {str(one["name"]).rstrip("/").rpartition("/")[2]: int(one["size"] or 0) for one in found}
 
@@ -152,7 +152,7 @@ class Parquet:
             return bytes(self._system.cat_file(self._path(*names)))
         except FileNotFoundError as error:
             raise DamagedData(f"{'/'.join([self.place, *names])} is missing; prepare the feed again.") from error
-        except OSError as error:
+        except Exception as error:
             raise self._refused(error) from error
 
     def rows(self, manifest: Mapping[str, Any]) -> Rows:
@@ -228,13 +228,13 @@ class Parquet:
             yield
         except H3labError:
             raise
-        except OSError as error:
+        except Exception as error:
             raise StorageError(
                 f"{self.place} cannot be written ({wanted:,} bytes): {redacted(str(error))}. What was stored before is "
                 "still usable."
             ) from error
 
-    def _refused(self, error: OSError) -> StorageError:
+    def _refused(self, error: Exception) -> StorageError:
         return StorageError(f"{self.place} cannot be reached: {redacted(str(error))}")
 
 
