@@ -181,14 +181,14 @@ def how(feed: Feed) -> list[str]:
 def test_a_worker_without_a_merge_gets_its_whole_column() -> None:
     rows = frame()
     pipeline = Pipeline(
-        Preprocessor("n", ["a", "b"], StandardScaler(), QuantileTransformer(20)),
+        Preprocessor("n", ["a", "b"], StandardScaler(), QuantileTransformer(n_quantiles=20)),
         Preprocessor("t", "text", TfidfVectorizer(), PCA(4, svd_solver="arpack", random_state=0)),
     )
     feed = prepare(pipeline, CutSource(rows, [20, 90]), executor=Pickling())
     assert how(feed) == ["merged", "column", "merged", "column"]
     x = feed.arrays()[0]
     scaled = StandardScaler().fit_transform(rows[["a", "b"]])
-    np.testing.assert_allclose(x[:, :2], QuantileTransformer(20).fit_transform(scaled), atol=1e-9)
+    np.testing.assert_allclose(x[:, :2], QuantileTransformer(n_quantiles=20).fit_transform(scaled), atol=1e-9)
     pca = PCA(4, svd_solver="arpack", random_state=0)
     np.testing.assert_allclose(x[:, 2:], pca.fit_transform(TfidfVectorizer().fit_transform(rows["text"])), atol=1e-9)
 
