@@ -13,6 +13,7 @@ from .running.listing import runs as runs
 from .running.watching import watch as watch
 from .sources import read as read
 from .training.loop import train as train
+from .training.loops import snapshot as snapshot
 from .transfer import Distill as Distill
 
 __version__: str

@@ -53,11 +53,13 @@ def decode_lines(data: bytes) -> list[Record]:
 
 
 def columns(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Records → columns of equal length; what a record lacks is None. Axes first, then metrics as they first appear."""
+    """Records → columns of equal length; what a record lacks is None. Axes first, then metrics as they first appear. A
+    loop of one's own may have no epochs, and then there is no such column."""
     records = list(records)
-    names = dict.fromkeys(AXES)
+    found = dict.fromkeys(AXES if not records else ())
     for record in records:
-        names.update(dict.fromkeys(record))
+        found.update(dict.fromkeys(record))
+    names = dict.fromkeys([*(name for name in AXES if name in found), *found])
     return {name: [record.get(name) for record in records] for name in names}
 
 

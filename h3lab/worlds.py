@@ -164,6 +164,16 @@ def backend_of(model: Any) -> str | None:
     return next((key for key, path in BACKENDS.items() if path in classes), None)
 
 
+#: The class of a framework's tensors → the module with ``to_array(tensor)`` and ``from_array(array, dtype)``.
+TENSORS = {"torch.Tensor": "h3lab.backends._torch_state"}
+
+
+def tensor(value: Any) -> str | None:
+    """The key in TENSORS of a tensor's class or a base of it, None for whatever else comes; imports nothing."""
+    bases = (f"{base.__module__}.{base.__qualname__}" for base in type(value).__mro__)
+    return next((base for base in bases if base in TENSORS), None)
+
+
 #: What a run was started with: ``read(folder)``.
 LAUNCH = "h3lab.cluster.launch:Launch"
 

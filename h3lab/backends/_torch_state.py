@@ -204,6 +204,11 @@ def to_array(tensor: Tensor) -> np.ndarray:
     return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
 
 
+def from_array(array: np.ndarray, dtype: str) -> Tensor:
+    """The inverse: a tensor on the CPU, of a dtype as ``str(tensor.dtype)`` names it."""
+    return torch.from_numpy(np.array(array)).to(getattr(torch, dtype.removeprefix("torch.")))
+
+
 def to_tree(value: Any) -> Any:
     """Whatever a ``state_dict`` holds → a codec tree."""
     if isinstance(value, Tensor):
@@ -225,7 +230,7 @@ def to_tree(value: Any) -> Any:
 def from_tree(tree: Any, like: Any = None) -> Any:
     """The inverse; containers take the type of their counterpart in ``like``, which a codec tree does not keep."""
     if isinstance(tree, dict) and "tensor" in tree:
-        return torch.from_numpy(np.array(tree["tensor"])).to(getattr(torch, tree["dtype"]))
+        return from_array(tree["tensor"], tree["dtype"])
     if isinstance(tree, dict):
         inside = like if isinstance(like, Mapping) else {}
         items = {(key := from_tree(k)): from_tree(item, inside.get(key)) for k, item in tree["items"]}

@@ -15,11 +15,11 @@ from h3lab.cluster import keeper, processes, standing, travel
 from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, answer, end, look_after, revive
-from h3lab.cluster.starts import begin, feed_folder
+from h3lab.cluster.starts import begin, begin_loop, feed_folder
 from h3lab.errors import EngineLost, LabError, UsageError, guided
 from h3lab.home import alone, write_json
 from h3lab.running.folder import ENDED, find, folders
-from h3lab.running.progress import Line, duration
+from h3lab.running.progress import Line, duration, parts
 from h3lab.running.run import Run
 from h3lab.urls import is_url
 
@@ -148,7 +148,29 @@ class Lab:
         if not 1 <= ranks <= slots:
             raise LabError(f"ranks={ranks} came; this lab has {slots} slots, so expected a number from 1 to {slots}.")
         more = {"transfer": transfer, "start": start, "class_weight": class_weight, "snapshot_every": snapshot_every}
-        run = begin(self, actor, data, ranks, replace, more, settings)
+        return self._begin(begin(self, actor, data, ranks, replace, more, settings))
+
+    def run(
+        self,
+        loop: Any,
+        *,
+        name: str | None = None,
+        replace: bool = False,
+        snapshot_every: int | None = None,
+        **settings: Any,
+    ) -> Run:
+        """Start a loop of one's own as a run, and return at once: ``lab.run(loop, name="descent", lr=0.01)``.
+
+        ``loop(settings)`` is a generator function that yields a dict of metrics a step and reads ``settings.lr``, which
+        ``run.set(lr=0.1)`` changes between two yields. One that takes ``(settings, state=None)`` can ``yield
+        h3.snapshot(state)``, and is started again with it where its process has died; any other begins anew. ``name``:
+        None is the function's. ``snapshot_every``: steps between snapshots that are written; None is all, about one a
+        second at most. ``settings``: numbers, booleans, text, or a Setting each.
+        """
+        self._alive()
+        return self._begin(begin_loop(self, loop, name, replace, snapshot_every, settings))
+
+    def _begin(self, run: Run) -> Run:
         run.bound = self._entered
         self._begun.append(run)
         self._folder.ask("run", path=str(run.folder.path))
@@ -168,16 +190,7 @@ class Lab:
         from h3lab.preparing.prepare import prepare
 
         self._alive()
-        line, began = Line(), time.monotonic()
-
-        since: dict[str, float] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            now = time.monotonic()
-            spent = now - since.setdefault(what, now)
-            left = f", {duration(spent / done * (total - done))} left" if 0 < done < total and spent > 1 else ""
-            line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
-
+        line = Line()
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else to
         # The same cell in two notebooks: the second one finds everything done.
         told = "another notebook prepares this feed"
@@ -190,7 +203,7 @@ class Lab:
                 label=label,
                 executor=Engines(self._folder, max(1, len(self._folder.status["slots"]))),
                 on_null_label=on_null_label,
-                progress=show,
+                progress=parts(line),
             )
         line.end(f"{feed.dropped:,} rows without a label were left out" if feed.dropped else "")
         return feed

@@ -14,27 +14,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from h3lab.errors import TravelError
 from h3lab.home import replace_file
 from h3lab.running.folder import RunFolder
 from h3lab.serial import signed
 
+if TYPE_CHECKING:
+    from h3lab.training.loop import Training
+    from h3lab.training.loops import Loop, LoopTraining
+
 
 @dataclass
 class Launch:
     """``actor`` is a copy, unfitted; ``data`` a Feed, by reference to its store; ``settings`` what ``train`` was given
-    beside them; ``snapshot_every`` in steps, None for about every ten seconds."""
+    beside them; or, without all of these, a ``loop`` of one's own. ``snapshot_every`` in steps, None by the clock."""
 
-    actor: Any
-    data: Any
+    actor: Any = None
+    data: Any = None
     transfer: Any = None
     start: Any = None
     class_weight: Any = None
     snapshot_every: int | None = None
     journal_bytes: int = 10**9
     settings: Mapping[str, Any] = field(default_factory=dict)
+    loop: Loop | None = None
     directory: str = ""
     path: list[str] = field(default_factory=list)
 
@@ -47,10 +52,14 @@ class Launch:
             except Exception as error:  # pickle raises whatever the object's own methods do
                 from h3lab.cluster.travel import culprit
 
-                where = culprit(self.actor, "actor") or culprit(self.transfer, "transfer")
+                if self.loop is not None:
+                    where, inside, user = culprit(self.loop.function, "loop"), "inside the loop", "loop"
+                else:
+                    where = culprit(self.actor, "actor") or culprit(self.transfer, "transfer")
+                    inside, user = "inside build(spec)", "model"
                 raise TravelError(
-                    f"{where or 'the actor'} cannot be sent to an engine: {type(error).__name__}: {error}. Make it "
-                    "inside build(spec), or keep it out of what the model refers to."
+                    f"{where or 'it'} cannot be sent to an engine: {type(error).__name__}: {error}. Make it "
+                    f"{inside}, or keep it out of what the {user} refers to."
                 ) from error
         replace_file(folder.launch, data, durable=True)
 
@@ -60,6 +69,23 @@ class Launch:
         launch = signed.load(folder.launch)
         assert isinstance(launch, cls)
         return launch
+
+    def begin(self, rank: int = 0, ranks: int = 1) -> Training | LoopTraining:
+        """What is to be iterated by this rank: the actor's training, or the loop."""
+        if self.loop is not None:
+            return self.loop.begin()
+        from h3lab.training.loop import train
+
+        return train(
+            self.actor,
+            self.data,
+            transfer=self.transfer,
+            start=self.start,
+            class_weight=self.class_weight,
+            rank=rank,
+            ranks=ranks,
+            **self.settings,
+        )
 
     def enter(self) -> None:
         """Stand where the notebook stood: its working directory and its module path."""

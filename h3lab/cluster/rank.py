@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from h3lab.running.folder import RunFolder
 from h3lab.serial import codec
 
 SNAPSHOT_SECONDS, FIRST_SNAPSHOT_SECONDS = 10.0, 1.0
+#: A loop of one's own says itself what is worth keeping: all of it, while writing takes a tenth of the time at most.
+LOOP_SNAPSHOT_SECONDS, LOOP_SNAPSHOT_SHARE = 1.0, 0.1
 LOCK_SECONDS = 60.0
 
 
@@ -54,7 +57,8 @@ class Rank:
         self._journal: journal.Writer | None = None
         self._group = Group(attempt, rank, self._ranks)
         self._training: Any = None
-        self._snapped = (0, 0.0)
+        self._snapped = (0, 0.0)  # the step of the last snapshot written, and when the next one is due
+        self._written: dict[str, Any] | None = None
 
     def run(self) -> None:
         """Open the launch file, train, and keep the result."""
@@ -85,21 +89,13 @@ class Rank:
         return descriptor
 
     def _begin(self, launch: Launch) -> Any:
-        from h3lab.training.loop import train
-
-        training = train(
-            launch.actor,
-            launch.data,
-            transfer=launch.transfer,
-            start=launch.start,
-            class_weight=launch.class_weight,
-            rank=self._rank,
-            ranks=self._ranks,
-            **launch.settings,
-        )
+        training: Any = launch.begin(self._rank, self._ranks)
         found = snapshots.read(self._folder)
         if found is not None:
             training.restore(found[1])
+        if launch.loop is not None:
+            self._written = training.snapshot()
+            training.after_snapshot = self._offered
         reader = journal.Reader(self._folder.journal)
         reader.poll()
         if self._leads:
@@ -110,7 +106,8 @@ class Rank:
         steering.begin(reader.events, training.step)
         self._group.wait()
         training.before_step = steering.obey
-        self._snapped = (training.step, time.monotonic() - SNAPSHOT_SECONDS + FIRST_SNAPSHOT_SECONDS)
+        first = FIRST_SNAPSHOT_SECONDS if launch.loop is None else 0.0
+        self._snapped = (training.step, time.monotonic() + first)
         return training
 
     def _keep(self, record: dict[str, Any]) -> None:
@@ -118,12 +115,7 @@ class Rank:
         if writer is None:
             return
         writer.record(record)
-        step, at = self._snapped
-        every = self._launch.snapshot_every
-        due = self._training.step - step >= every if every else time.monotonic() - at >= SNAPSHOT_SECONDS
-        if due:
-            self._snapshot()
-            self._tell("snapshot", step=self._training.step)
+        self._offered(self._training)
         if writer.size > self._launch.journal_bytes:
             self._pause_for_space(writer)
 
@@ -134,15 +126,31 @@ class Rank:
         self._tell("full", size=writer.size, step=self._training.step)
         print(f"The journal has {writer.size / 1e6:.0f} MB, its limit: the run pauses. run.resume() doubles the limit.")
 
-    def _snapshot(self) -> None:
-        if self._journal is None:
+    def _offered(self, training: Any) -> None:
+        """Write a snapshot if one is due. Of an actor there is always one to be had, of a loop when it has yielded."""
+        if self._journal is None or (self._launch.loop is not None and training.snapshot() is self._written):
             return
+        (step, due), every = self._snapped, self._launch.snapshot_every
+        if training.step - step >= every if every else time.monotonic() >= due:
+            self._tell("snapshot", step=self._snapshot())
+
+    def _snapshot(self) -> int | None:
+        """Write one; the step that it is of, None where a loop has yielded none."""
+        if self._journal is None:
+            return None
+        began = time.monotonic()
         # First the records, which raises where a loss is no number; then what continues after them: a snapshot ahead of
         # its journal would leave a gap.
         self._catch_up()
         tree = self._training.snapshot()
-        snapshots.write(self._folder, self._training.step, tree)
-        self._snapped = (self._training.step, time.monotonic())
+        if tree is None or tree is self._written:
+            return None if tree is None else int(tree["step"])
+        snapshots.write(self._folder, tree["step"], tree)
+        rest = SNAPSHOT_SECONDS
+        if self._launch.loop is not None:
+            self._written, rest = tree, max(LOOP_SNAPSHOT_SECONDS, (time.monotonic() - began) / LOOP_SNAPSHOT_SHARE)
+        self._snapped = (tree["step"], time.monotonic() + rest)
+        return int(tree["step"])
 
     def _catch_up(self) -> None:
         """Every step that is done into the journal, those that wait on a device too."""
@@ -159,7 +167,9 @@ class Rank:
     def _report(self, state: str, **values: Any) -> None:
         if not self._leads:
             return
-        if state == "paused":
+        if state == "paused" and self._launch.loop is not None:
+            self._snapshot()  # it may have come too soon after the last one, and a pause may last
+        elif state == "paused":
             self._catch_up()
         elif self._journal is not None:
             self._journal.flush()
@@ -172,8 +182,8 @@ class Rank:
 
     def _end(self, state: str, reason: str) -> None:
         training = self._training
-        if training.step:
-            tree = {"step": training.step, "model": result_of(training)}
+        tree = training.result()
+        if tree is not None:
             replace_file(self._folder.result, codec.pack(tree), durable=True)
         self._tell("end", state=state, step=training.step)
         assert self._journal is not None
@@ -192,13 +202,11 @@ class Rank:
             "released": self._group.released(error),
             "at": time.time(),
         }
+        if self._training is not None and self._launch.loop is not None:
+            with suppress(Exception):  # what is told is the loop's error
+                self._snapshot()
         if self._journal is not None:
             self._journal.close()
         self._attempt.write_error(self._rank, cause)
         if self._ranks == 1:
             self._report("failed", error=cause, message=cause["message"])
-
-
-def result_of(training: Any) -> dict[str, Any]:
-    """What an actor needs to answer like the trained one."""
-    return dict(training.model.parameters())

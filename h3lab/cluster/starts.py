@@ -50,20 +50,54 @@ def begin(
     if "validation" in settings:
         copy.set_params(validation=None)  # what it says is in the settings, and may be large
     launch = Launch(clone(copy), feed, **given, snapshot_every=more["snapshot_every"], settings=fixed)
+    folder = _claimed(lab, actor.name, again, launch, {"ranks": ranks, "feed": str(feed), **_told(planned)})
+    return Run(folder, actor)
+
+
+def begin_loop(
+    lab: Any, function: Any, name: str | None, again: bool, snapshot_every: int | None, values: dict[str, Any]
+) -> Run:
+    """The same for a loop of one's own."""
+    from h3lab.settings import Setting
+    from h3lab.training.loops import Loop
+
+    if "ranks" in values:
+        raise UsageError(
+            f"ranks={values['ranks']!r} came; a loop of one's own is one process. Ranks share the steps of an actor: "
+            "lab.train(actor, feed, ranks=2)."
+        )
+    if snapshot_every is not None:
+        snapshot_every = Setting("snapshot_every", int, 100, low=1).check(snapshot_every)
+    loop = Loop.of(function, name, **values)
+    told = {
+        "ranks": 1,
+        "name": loop.name,
+        "created": time.time(),
+        "loop": str(getattr(function, "__qualname__", type(function).__qualname__)),
+        "settings": [setting.to_json() for setting in loop.settings.declared],
+        "values": dict(loop.settings),
+        "python": sys.version.split()[0],
+        "directory": os.getcwd(),
+    }
+    return Run(_claimed(lab, loop.name, again, Launch(loop=loop, snapshot_every=snapshot_every), told))
+
+
+def _claimed(lab: Any, name: str, again: bool, launch: Launch, told: dict[str, Any]) -> RunFolder:
+    """The folder of a run that is about to be queued, with its launch file and what viewers need to know."""
     launch.journal_bytes = _journal_bytes(launch.journal_bytes)
-    with naming(actor.name):
-        for run in in_use(lab, actor.name, again):  # not before everything else was found right
+    with naming(name):
+        for run in in_use(lab, name, again):  # not before everything else was found right
             run.stop()
-        in_use(lab, actor.name, again=False)
-        folder = RunFolder.claim(actor.name)
+        in_use(lab, name, again=False)
+        folder = RunFolder.claim(name)
         try:
             launch.write(folder)
         except BaseException:
             shutil.rmtree(folder.path)
             raise
         folder.write_state("queued", attempt=0, step=0, message="queued")
-        folder.write_info(number=int(folder.path.name), lab=lab.name, ranks=ranks, feed=str(feed), **_told(planned))
-    return Run(folder, actor)
+        folder.write_info(number=int(folder.path.name), lab=lab.name, **told)
+    return folder
 
 
 def in_use(lab: Any, name: str, again: bool) -> list[Run]:
@@ -72,7 +106,7 @@ def in_use(lab: Any, name: str, again: bool) -> list[Run]:
     if going and not again:
         raise NameInUse(
             f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({name!r}), end it with "
-            f"h3.attach({name!r}).stop(), or give lab.train(..., replace=True)."
+            f"h3.attach({name!r}).stop(), or give replace=True."
         )
     return going
 

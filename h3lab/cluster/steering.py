@@ -28,7 +28,7 @@ class Stop(GeneratorExit):
 
 class Steering:
     """``obey(training)`` before each step. ``tell(event, **values)`` writes to the journal (rank 0 alone has one);
-    ``report(state)`` to the run's state; ``snap()`` takes a snapshot."""
+    ``report(state)`` to the run's state; ``snap()`` takes a snapshot, and says of which step, or None."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Steering:
         ranks: int,
         tell: Callable[..., None],
         report: Callable[..., None],
-        snap: Callable[[], None],
+        snap: Callable[[], int | None],
     ) -> None:
         self._folder, self._leads, self._group = folder, rank == 0, ranks > 1
         self._tell, self._report, self._snap = tell, report, snap
@@ -130,8 +130,12 @@ class Steering:
             self.paused = kind == "pause"
             self._tell(kind, control=number, step=training.step)
         elif kind == "snapshot":
-            self._snap()
-            self._tell("snapshot", control=number, step=training.step)
+            at = self._snap()
+            if at is None and self._leads:
+                message = "the loop has kept nothing yet; it keeps what it yields: yield h3.snapshot(state)"
+                self._tell("refused", control=number, step=step, message=message)
+                return
+            self._tell("snapshot", control=number, step=at)
         elif kind == "lease":
             self._tell("lease", control=number, step=training.step, ends=values)
             if self.paused:

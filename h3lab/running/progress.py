@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 FIRST_SECONDS, LAST_SECONDS = 2.0, 60.0
@@ -56,6 +57,19 @@ class Line:
         self._stream.write(text + "\n")
         self._stream.flush()
         self._shown = ""
+
+
+def parts(line: Line) -> Callable[[str, int, int], None]:
+    """``show(what, done, total)``: how many parts are done, for how long, and when the rest will be."""
+    began, since = time.monotonic(), dict[str, float]()
+
+    def show(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        spent = now - since.setdefault(what, now)
+        left = f", {duration(spent / done * (total - done))} left" if 0 < done < total and spent > 1 else ""
+        line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
+
+    return show
 
 
 def duration(seconds: float) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from h3lab import worlds
-from h3lab.errors import NotFittedError, RunFailed
+from h3lab.errors import NotFittedError, RunFailed, UsageError
 from h3lab.running import snapshots
 from h3lab.running.folder import RunFolder
-from h3lab.serial import codec
+from h3lab.serial import codec, states
 
 
 def actor_of(folder: RunFolder, actor: Any = None) -> Any:
@@ -19,6 +19,11 @@ def actor_of(folder: RunFolder, actor: Any = None) -> Any:
 
     from h3lab.training.intake import as_learned
 
+    if "loop" in folder.info:
+        raise UsageError(
+            f"run {folder.name!r} is a loop of one's own, which has no actor. What it gave to h3.snapshot(...) is "
+            "run.kept, its metrics are run.frame()."
+        )
     launch = worlds.load(worlds.LAUNCH).read(folder)
     load = _parameters(folder)
     if load is None:
@@ -38,6 +43,22 @@ def _parameters(folder: RunFolder) -> Callable[[Any], None] | None:
         return lambda model: model.load_parameters(tree["model"])
     found = snapshots.read(folder)
     return None if found is None else lambda model: model.load_state(found[1]["model"])
+
+
+def kept_by(folder: RunFolder) -> Any:
+    """What a loop of one's own has kept: its newest snapshot, or what it returned; NotFittedError before there is any.
+    No code of the run's is needed for it."""
+    if "loop" not in folder.info:
+        raise UsageError(f"run {folder.name!r} trains an actor; what it has learned is run.actor.")
+    if folder.result.exists():
+        return states.from_tree(codec.unpack(folder.result.read_bytes())["state"])
+    found = snapshots.read(folder)
+    if found is None:
+        raise NotFittedError(
+            f"run {folder.name!r} has kept nothing yet. A loop keeps what it yields as h3.snapshot(state), and what it "
+            "returns."
+        )
+    return states.from_tree(found[1]["state"])
 
 
 def raise_failure(folder: RunFolder) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 POLL_SECONDS, LOOK_SECONDS = 0.02, 2.0
+#: Where nothing says how often a metric comes (a loop of one's own), its newest value is looked for in so many.
+RECENT_STEPS = 100
 #: How long a control waits for somebody to take it up while no rank lives.
 PATIENCE_SECONDS = 5.0
 
@@ -115,10 +117,12 @@ class Run:
         """State, epoch, step, the newest metrics, settings and speed, in one dict."""
         self._poll()
         latest: dict[str, Any] = {}
-        for record in self._reader.records[-max(1, int(self.info.get("steps_per_epoch") or 1)) :]:
+        for record in self._reader.records[-max(1, int(self.info.get("steps_per_epoch") or RECENT_STEPS)) :]:
             latest.update(record)
-        state = self.folder.state
-        return {"name": self.name, **state, **latest, **self.settings, "steps_per_second": rate(self._reader.records)}
+        state = {"name": self.name, **self.folder.state}
+        # A loop of one's own may call a metric like something that a state file knows.
+        latest = {name: value for name, value in latest.items() if name == "step" or name not in state}
+        return {**state, **latest, **self.settings, "steps_per_second": rate(self._reader.records)}
 
     def logs(self, rank: int | None = None, lines: int | None = None) -> str:
         """What its ranks have printed, attempt after attempt (and what went wrong in a panel); the last ``lines``."""
@@ -214,6 +218,12 @@ class Run:
         """An actor with what was learned by the result or, before it, the newest snapshot; NotFittedError before the
         first. Opens the launch file after checking its signature."""
         return results.actor_of(self.folder)
+
+    @property
+    def kept(self) -> Any:
+        """Of a loop of one's own (``lab.run``): the newest state that it gave to ``h3.snapshot(...)``, or what it
+        returned."""
+        return results.kept_by(self.folder)
 
     def _load(self) -> None:
         if self._passed is not None and self.folder.result.exists():

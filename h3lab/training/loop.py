@@ -168,6 +168,10 @@ class Training:
         if self._patience is not None and tree["patience"] is not None:
             self._patience.load_state(tree["patience"])
 
+    def result(self) -> dict[str, Any] | None:
+        """What an actor needs to answer like the trained one, as a codec tree; None before the first step."""
+        return {"step": self.step, "model": dict(self.model.parameters())} if self.step else None
+
     def _run(self) -> Generator[Record, None, None]:
         try:
             self._begin()
