@@ -195,10 +195,13 @@ class Actor(BaseEstimator):
             if truth and y is None:
                 return (logits, *validation.labels_of(X))
         elif self.pipeline_ is not None:
-            batch = self.pipeline_.transform(intake.rows_for(self.pipeline_, X), labels=truth and y is None)
+            told = ("label", "weight") if truth and y is None else ("weight",) if truth else ()
+            batch = self.pipeline_.transform(intake.rows_for(self.pipeline_, X), told)
             logits, weight = self.model_.logits(batch.x), batch.weight
             if y is None and truth and batch.y is not None:
                 return logits, batch.y, weight
+        elif estimator.reads_raw(self.model_):
+            logits = self.model_.logits(estimator.raw_columns(self.model_, X))
         else:
             x = arrays.inputs(X) if isinstance(X, Mapping) else estimator.array(self, X, reset=False)
             validation.check_shape(x, self.spec_)
@@ -211,12 +214,12 @@ class Actor(BaseEstimator):
     def learned(self) -> bool:
         """Whether it can answer. A native model that came fitted is taken in here, with what it tells of its data."""
         if not hasattr(self, "model_"):
-            model = worlds.wrap(self.model)
+            model = worlds.wrap(estimator.joined(self.model, self.pipeline))
             spec = getattr(model, "spec", None)
             if spec is None:
                 return False
             model.build(spec, self.seed)
-            self.adopt(model, spec, self.pipeline if self.pipeline is not None and self.pipeline.fitted else None)
+            self.adopt(model, spec, self.pipeline if getattr(self.pipeline, "fitted", False) else None)
         return True
 
     def _check_learned(self) -> None:
@@ -225,6 +228,9 @@ class Actor(BaseEstimator):
                 f"actor {self.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(actor, feed) and "
                 "then run.wait(), which loads the result into it (until then, run.actor is its newest snapshot)."
             )
+
+    def __sklearn_clone__(self) -> Actor:
+        return intake.with_fitted(super().__sklearn_clone__(), self.pipeline)  # type: ignore[no-any-return]
 
     def __sklearn_tags__(self) -> Tags:
         return estimator.complete(super().__sklearn_tags__(), self.model, self.task)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from h3lab import worlds
 from h3lab.errors import NotFittedError, UsageError, guided
+from h3lab.preparing.cells import as_table
 from h3lab.spec import Task
 
 
@@ -60,10 +61,53 @@ def learns_in_steps(actor: Any) -> bool:
 
 def declared_task(model: Any, pipeline: Any) -> Task | None:
     """The task as a pipeline or a model's kind says before any data came; None where the labels will tell."""
-    if pipeline is not None and pipeline.task is not None:
+    if getattr(pipeline, "task", None) is not None:
         return pipeline.task  # type: ignore[no-any-return]
     kind = get_tags(model).estimator_type if hasattr(model, "__sklearn_tags__") else None
     return _TASKS.get(kind) or getattr(model, "task", None)
+
+
+def apart(model: Any, pipeline: Any) -> tuple[Any, Any]:
+    """(model, pipeline) of an actor. A scikit-learn Pipeline that begins with a ColumnTransformer is taken apart, so
+    that its steps are fitted as those of any pipeline, and its last one is the model."""
+    if pipeline is None and _selects_columns(model) and len(getattr(model, "steps", ())) > 1:
+        return model.steps[-1][1], model[:-1]
+    return model, pipeline
+
+
+def joined(model: Any, pipeline: Any) -> Any:
+    """A fitted estimator behind a fitted transformer of scikit-learn's, as one; any other model as it is."""
+    from h3lab.preparing.from_sklearn import is_fitted, is_transformer
+
+    if hasattr(pipeline, "recipe") or not is_transformer(pipeline) or not hasattr(model, "predict"):
+        return model
+    from sklearn.pipeline import Pipeline
+
+    fitted = is_fitted(pipeline) and is_fitted(model)
+    return Pipeline([("pipeline", pipeline), ("model", model)]) if fitted else model
+
+
+def reads_raw(model: Any) -> bool:
+    """Whether a model, or a Model of one, came fitted with a ColumnTransformer in it, and so answers raw rows."""
+    native = getattr(model, "estimator_", getattr(model, "estimator", model))
+    return _selects_columns(native) and hasattr(native, "feature_names_in_")
+
+
+def raw_columns(model: Any, X: Any) -> Any:
+    """The columns of raw rows that such a model asks for, as a DataFrame; UnknownName for one that is missing."""
+    names = [str(name) for name in model.native.feature_names_in_]
+    if hasattr(X, "iloc") and hasattr(X, "columns") and set(names) <= set(X.columns):
+        return X[names]  # with the types that it has, as scikit-learn would be given it
+    return as_table(X, names).to_pandas()
+
+
+def _selects_columns(model: Any) -> bool:
+    if not type(model).__module__.startswith(("sklearn.pipeline", "sklearn.frozen")):
+        return False
+    from sklearn.compose import ColumnTransformer
+
+    row: Any = getattr(model, "estimator", model)  # a FrozenEstimator
+    return hasattr(row, "steps") and isinstance(row.steps[0][1], ColumnTransformer)
 
 
 def complete(tags: Tags, model: Any, task: Task | None) -> Tags:

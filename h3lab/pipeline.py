@@ -83,6 +83,7 @@ class Pipeline:
         self.label, self.task, self.weight, self.join = label, task, weight, join
         self.dtype, self.seed = dtype, whole("seed", seed, 0)
         self._fitted: Fitted | None = None
+        #: Lines of comment in the code that it shows: by block, "head" and "foot".
         self._remarks: Mapping[str, Sequence[str]] = {}
 
     @staticmethod
@@ -93,6 +94,14 @@ class Pipeline:
         from h3lab.preparing.guess import guess
 
         return guess(source, label, task)
+
+    @staticmethod
+    def from_sklearn(transformer: Any, source: Any, label: str | None = None, **settings: Any) -> Pipeline:
+        """scikit-learn's ColumnTransformer or Pipeline of transformers as a Pipeline of the same outputs, fitted in
+        parts where this can; one that came fitted is only applied. ``source``: rows, for their columns and types."""
+        from h3lab.preparing.from_sklearn import as_pipeline
+
+        return as_pipeline(transformer, source, label, **settings)
 
     @property
     def columns(self) -> list[str]:
@@ -130,12 +139,6 @@ class Pipeline:
         new.__dict__ = {**self.__dict__, "_fitted": fitted}
         return new
 
-    def with_remarks(self, remarks: Mapping[str, Sequence[str]]) -> Pipeline:
-        """The same with lines of comment in the code that it shows: by block, ``"head"`` and ``"foot"``."""
-        new = self.with_fitted(self._fitted)
-        new._remarks = remarks
-        return new
-
     def replace(self, **changes: Any) -> Pipeline:
         """The same blocks with another ``label``, ``task`` and so on; not fitted."""
         known = {name: getattr(self, name) for name in ("label", "task", "weight", "join", "dtype", "seed")}
@@ -144,16 +147,16 @@ class Pipeline:
                 raise UnknownName("setting of a Pipeline", name, known)
         return Pipeline(*self.preprocessors, **{**known, **changes})
 
-    def transform(self, rows: Any, labels: bool = True) -> Batch:
+    def transform(self, rows: Any, told: Sequence[str] = ("label", "weight")) -> Batch:
         """Raw rows → a Batch. ``rows``: a DataFrame, Arrow table, Source, list of dicts. The label column may be
-        absent; ``labels=False`` does not look at it, so that it may have gaps and values never seen. Where the pipeline
-        was fitted on arrays, an array (rows, ...). Errors name columns that are missing, misspelt or of another type.
+        absent. ``told``: which of label and weight are looked at; one that is not may have gaps and values never seen.
+        Where the pipeline was fitted on arrays, an array (rows, ...). Errors name columns that are missing, misspelt or
+        of another type.
         """
         state = self.state
         if isinstance(rows, np.ndarray) and self.takes_arrays:
             rows = worlds.load("h3lab.sources:read")(rows)
-        told = [*filter(None, (self.label, self.weight))] if labels else []
-        table = as_table(rows, state.schema.names, told)
+        table = as_table(rows, state.schema.names, [*filter(None, (getattr(self, name) for name in told))])
         if not table.num_rows:
             raise DataError("no rows came; at least one was expected.")
         return self.batch(table)

@@ -50,7 +50,7 @@ def save(actor: Actor, path: str | Path) -> Path:
         "settings": _settings(actor),
         "spec": json.dumps(actor.spec_.to_json()),
         "pipeline": None if actor.pipeline_ is None else actor.pipeline_.to_document(),
-        "given": None if actor.pipeline is None else "fitted" if actor.pipeline.fitted else "recipe",
+        "given": None if actor.pipeline is None else "fitted" if getattr(actor.pipeline, "fitted", False) else "recipe",
         "backend": backend,
         "model": model,
     }

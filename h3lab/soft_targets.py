@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab import worlds
+from h3lab import estimator, worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UsageError
 from h3lab.feeds.feed import Feed
@@ -108,6 +108,8 @@ class _Asked:
     def __init__(self, teacher: Any, feed: Feed, clip: float, source: Any) -> None:
         self._feed, self._clip, self._source = feed, clip, source
         teacher = getattr(teacher, "actor", teacher)  # a run
+        if estimator.reads_raw(teacher):
+            teacher = worlds.load("h3lab.actor:Actor")(type(teacher).__name__, teacher)
         self._teacher = teacher
         self._actor: Any = None
         self._model: Model | None = None
@@ -157,7 +159,10 @@ class _Asked:
                 f"{feed.spec.labels or ''}. A teacher teaches the classes that it knows itself."
             )
         mine, theirs = self._actor.pipeline_, feed.pipeline
-        if mine is None or (theirs is not None and mine.fingerprint == theirs.fingerprint):
+        raw = estimator.reads_raw(self._model)
+        if (mine is None and not raw) or (
+            mine is not None and theirs is not None and mine.fingerprint == theirs.fingerprint
+        ):
             check_same(feed, spec, f"the feed, which the teacher {name!r} shall read,")
             return logits_of(self._model, feed)
         return self._over_raw_rows(self._actor.logits)

@@ -364,7 +364,7 @@ def test_wrong_sources_are_refused_at_once() -> None:
         prepare(Pipeline(Preprocessor("a", ["a"]), label="lable"), frame())
     with pytest.raises(UnknownName, match="on_null_label 'dorp'.*Did you mean 'drop'"):
         prepare(recipe(), frame(), on_null_label="dorp")
-    with pytest.raises(UsageError, match="prepare takes a Pipeline first; a DataFrame came"):
+    with pytest.raises(UsageError, match="a DataFrame came as pipeline; expected a Pipeline, or scikit"):
         prepare(frame(), recipe())  # type: ignore[arg-type]
     with pytest.raises(DataError, match="the source has no rows"):
         prepare(recipe(), CutSource(frame().head(0)))

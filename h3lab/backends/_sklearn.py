@@ -99,7 +99,7 @@ class SklearnModel(BaseEstimator):
         if self.task != "regression":
             labels = np.asarray(self.estimator.classes_)
             return arrays.describe(row, "classification", labels, len(labels))
-        return arrays.describe(row, "regression", None, int(np.size(self.estimator.predict(self._named(row)))))
+        return arrays.describe(row, "regression", None, traits.targets_of(self.estimator))
 
     @property
     def native(self) -> Any:
@@ -248,16 +248,7 @@ class SklearnModel(BaseEstimator):
         spec = self.spec
         if spec is not None and hasattr(x, "shape") and x.shape[1] != spec.features:
             raise SpecMismatch(f"{x.shape[1]} columns came; {self._name} was built for {spec.features} ({spec}).")
-        return self._named(x)
-
-    def _named(self, x: Any) -> Any:
-        # Fitted on a table with names, it would warn of, or fail on, the same columns without them.
-        names = getattr(self._asked(), "feature_names_in_", None)
-        if names is None or not isinstance(x, np.ndarray):
-            return x
-        import pandas as pd
-
-        return pd.DataFrame(x, columns=names)
+        return traits.named(self._asked(), x)
 
     def _logits(self, table: Any) -> np.ndarray:
         model, spec = self._learned(), self.spec

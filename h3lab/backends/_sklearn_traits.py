@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.ensemble._forest import BaseForest
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model._stochastic_gradient import BaseSGD
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.naive_bayes import _BaseNB
@@ -96,9 +97,29 @@ def core(estimator: Any) -> Any:
     """The estimator that answers: the last step of a pipeline, the best one of a search."""
     if isinstance(estimator, Pipeline):
         return core(estimator.steps[-1][1])
+    if isinstance(estimator, FrozenEstimator):
+        return core(estimator.estimator)
     if isinstance(estimator, BaseSearchCV):
         return core(getattr(estimator, "best_estimator_", estimator.estimator))
     return estimator
+
+
+def named(estimator: Any, x: Any) -> Any:
+    """An array with the column names that the estimator was fitted with: it would warn of, or fail on, the same columns
+    without them."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None or not isinstance(x, np.ndarray):
+        return x
+    import pandas as pd
+
+    return pd.DataFrame(x, columns=names)
+
+
+def targets_of(estimator: Any) -> int:
+    """How many targets a fitted regressor predicts. The last step is asked: the first may take no numbers."""
+    last = core(estimator)
+    row = np.zeros((1, getattr(last, "n_features_in_", estimator.n_features_in_)))
+    return int(np.size(last.predict(named(last, row))))
 
 
 def weight_argument(estimator: Any, method: str = "fit") -> str | None:

@@ -187,8 +187,10 @@ class Lab:
     ) -> Any:
         """A Feed of a source's rows, prepared on the engines and stored in the folder ``to`` (None: under
         ``$H3LAB_HOME/feeds``); see :func:`h3lab.preparing.prepare.prepare`."""
+        from h3lab.preparing.from_sklearn import as_pipeline
         from h3lab.preparing.prepare import prepare
 
+        pipeline = as_pipeline(pipeline, source, label)
         self._alive()
         line = Line()
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else to

@@ -15,7 +15,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from h3lab import worlds
+from h3lab import estimator, worlds
 from h3lab.cluster.launch import Launch
 from h3lab.errors import NameInUse, StorageError, UsageError
 from h3lab.feeds import manifest
@@ -37,6 +37,7 @@ def begin(
     in_use(lab, actor.name, again)  # before rows are prepared for nothing; it counts below
     feed, settings = _stored(lab, actor, data, settings)
     copy = clone(actor)
+    copy.model, copy.pipeline = estimator.apart(copy.model, copy.pipeline)
     given = {
         "transfer": _without_runs(more["transfer"]),
         "start": getattr(more["start"], "actor", more["start"]),
@@ -150,7 +151,8 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
     chosen, settings = intake.choices(settings)
     intake.check_raw(actor, data, chosen)
     options = Options.of(actor, {n: settings[n] for n in ("validation", "seed") if n in settings}, ())[0]
-    if isinstance(data, Feed) or actor.pipeline is None:
+    pipeline = intake.pipeline_of(actor)
+    if isinstance(data, Feed) or pipeline is None:
         feed: Any = _kept(data if isinstance(data, Feed) else intake.of_arrays(actor, data))
         if options.validation is None or isinstance(options.validation, Real):
             return feed, settings  # a fraction is split off where it trains, by the rows' keys
@@ -158,7 +160,7 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
     elif isinstance(data, tuple):
         feed, held = intake.feeds(actor, data, options, chosen)
     else:
-        feed, held = _prepared(lab, intake.decided(actor), data, options, chosen)
+        feed, held = _prepared(lab, intake.decided(actor, pipeline), data, options, chosen)
     return _kept(feed), {**settings, "validation": None if held is None else _kept(held)}
 
 

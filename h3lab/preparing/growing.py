@@ -111,7 +111,7 @@ def check_kinds(worker: Any, x: Any, where: str) -> None:
     """DataError where a worker that takes numbers alone is given text, before a pass over all rows finds out."""
     from sklearn.utils import get_tags
 
-    if not isinstance(x, Cells) or not type(worker).__module__.startswith("sklearn."):
+    if not isinstance(x, Cells) or not type(worker).__module__.startswith("sklearn.") or contains(worker):
         return
     tags = get_tags(worker)
     expected = "text" if chain.takes_text(worker) else "numbers"
@@ -130,6 +130,12 @@ def check_kinds(worker: Any, x: Any, where: str) -> None:
                 f"{where}, worker {chain.name_of(worker)}: column {name!r} is {type_}; a column of {expected} is "
                 "expected. Give this column to a block of its own, or convert it in the source."
             )
+
+
+def contains(worker: Any) -> bool:
+    """Whether a worker passes its columns on to others, each of which checks its own."""
+    worker = getattr(worker, "estimator", worker)
+    return hasattr(worker, "transformers") or hasattr(worker, "transformer_list")
 
 
 def drawn(seed: int, block: str, place: int, number: int, name: str) -> int:

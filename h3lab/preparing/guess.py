@@ -134,7 +134,9 @@ def guess(source: Any, label: str | None = None, task: Task | None = None) -> Pi
     if label is not None:
         task, why = _task(sample.column(label), task)
         foot = [*why, *_gaps(source, label, sample, whole), *foot]
-    return Pipeline(*blocks, label=label, task=task).with_remarks({**remarks, "head": head, "foot": foot})
+    pipeline = Pipeline(*blocks, label=label, task=task)
+    pipeline._remarks = {**remarks, "head": head, "foot": foot}
+    return pipeline
 
 
 def sampled(source: Source) -> tuple[pa.Table, bool]:

@@ -23,6 +23,7 @@ from h3lab.feeds.rows import Rows
 from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, fit
+from h3lab.preparing.from_sklearn import as_pipeline
 from h3lab.preparing.landed import in_memory, land
 from h3lab.preparing.passes import Job, write
 from h3lab.preparing.workroom import Shared, workroom
@@ -33,7 +34,7 @@ from h3lab.spec import Spec
 
 @guided
 def prepare(
-    pipeline: Pipeline,
+    pipeline: Any,
     source: Any,
     *,
     to: Path | str | None = None,
@@ -44,17 +45,15 @@ def prepare(
 ) -> Feed:
     """A Feed of a source's rows. A pipeline that is not fitted is fitted on them, in a copy; a fitted one is applied.
 
+    A ColumnTransformer or Pipeline of scikit-learn's becomes a Pipeline first (``Pipeline.from_sklearn``).
+
     ``source``: whatever ``h3.read`` takes. ``to``: the folder to store it in, where what has not changed is reused;
     None keeps it in memory. ``label``: names the label where the pipeline does not. ``executor``: where parts are
     worked on. ``on_null_label``: ``"error"``, or ``"drop"`` leaves out rows without a label. ``progress``: called with
     (what is done, parts done, parts in all). Errors name columns that are missing, misspelt or of a wrong type, rows
     without labels and labels that a fitted pipeline does not know; a feed that was stored before stays as it is.
     """
-    if not isinstance(pipeline, Pipeline):
-        raise UsageError(
-            f"prepare takes a Pipeline first; a {type(pipeline).__name__} came. For example "
-            'prepare(h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler())), rows).'
-        )
+    pipeline = as_pipeline(pipeline, source, label)
     source = source if isinstance(source, Source) else worlds.load("h3lab.sources:read")(source)
     pipeline = labelled(pipeline, label)
     check_source(pipeline, source, on_null_label)

@@ -20,7 +20,10 @@ from h3lab.feeds import targets
 from h3lab.feeds.feed import Feed
 from h3lab.options import Options
 from h3lab.preparing.cells import as_table
+from h3lab.preparing.from_sklearn import as_pipeline, blocks_of, is_fitted
 from h3lab.training.validation import check_same
+
+_SETTINGS = ("label", "task", "weight", "join", "dtype", "seed")
 
 
 def choices(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,15 +38,35 @@ def choices(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return found, {name: value for name, value in settings.items() if name not in found}
 
 
+def pipeline_of(actor: Any) -> Any:
+    """What prepares an actor's rows: its pipeline, or the steps before the estimator of its scikit-learn Pipeline."""
+    return estimator.apart(actor.model, actor.pipeline)[1]
+
+
+def with_fitted(clone: Any, pipeline: Any) -> Any:
+    """A clone of an actor, with the actor's pipeline itself where that is scikit-learn's and came fitted: a clone of it
+    would have to learn again, and it is only applied."""
+    if pipeline is not None and not hasattr(pipeline, "recipe") and is_fitted(pipeline):
+        clone.pipeline = pipeline
+    return clone
+
+
 def check_raw(actor: Any, data: Any, chosen: Mapping[str, Any]) -> None:
-    """UsageError where choices of how rows are prepared come with rows that nothing prepares here."""
+    """UsageError where choices of how rows are prepared come with rows that nothing prepares here, and where nobody
+    says which column is the label."""
+    pipeline = pipeline_of(actor)
+    if not isinstance(data, (Feed, tuple)) and pipeline is not None and not hasattr(pipeline, "recipe"):
+        raise UsageError(
+            f"the pipeline of actor {actor.name!r} is a {type(pipeline).__name__}, which names no label. Pass (X, y), "
+            "or give the actor pipeline=h3.Pipeline.from_sklearn(transformer, source, label=...)."
+        )
     for name, value in chosen.items():
         if isinstance(data, Feed):
             raise UsageError(
                 f"{name}={value!r} came with a Feed, whose rows are prepared already. Choose it where they are: "
                 f"lab.prepare(pipeline, source, {name}={value!r})."
             )
-        if actor.pipeline is None:
+        if pipeline is None:
             raise UsageError(
                 f"{name}={value!r} came, and actor {actor.name!r} has no pipeline, so nothing is prepared. Give it "
                 "one, for example h3.Pipeline.guess(source, label=...), or leave these rows out of the arrays."
@@ -59,12 +82,13 @@ def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | N
     """(rows to learn from, rows to validate on or None). ``chosen``: how raw rows are prepared."""
     chosen = chosen or {}
     check_raw(actor, data, chosen)
+    pipeline = pipeline_of(actor)
     validation = options.validation
     fraction = _fraction(validation)
     if isinstance(data, Feed):
         check_pipeline(actor, data)
         feed = as_learned(actor, data)
-    elif actor.pipeline is not None:
+    elif pipeline is not None:
         return _prepared(actor, data, validation, fraction, options.seed, chosen)
     else:
         feed = of_arrays(actor, data)
@@ -75,10 +99,9 @@ def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | N
     return feed, None if validation is None else held_out(validation, feed)
 
 
-def decided(actor: Any) -> Any:
+def decided(actor: Any, pipeline: Any) -> Any:
     """An actor's pipeline for raw rows. Where it leaves the task open, a classifier or a regressor decides it, before
     the labels do: a regressor of whole numbers is not warned of their many classes."""
-    pipeline = actor.pipeline
     if pipeline.fitted or pipeline.task is not None or pipeline.label is None:
         return pipeline
     task = estimator.declared_task(actor.model, None)
@@ -130,7 +153,7 @@ def apply(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) -> 
 
 def check_pipeline(actor: Any, feed: Feed) -> None:
     """SpecMismatch where an actor has another pipeline than the feed; it names the worker."""
-    mine, theirs = actor.pipeline, feed.pipeline
+    mine, theirs = pipeline_of(actor), feed.pipeline
     if mine is None:
         return
     if theirs is None:
@@ -138,6 +161,8 @@ def check_pipeline(actor: Any, feed: Feed) -> None:
             f"actor {actor.name!r} has a pipeline, and this feed was made from arrays without one. Train it on raw "
             "rows or on a feed of its pipeline; or leave pipeline out of the actor."
         )
+    if not hasattr(mine, "recipe"):
+        mine = _over_columns_of(theirs, mine)
     if mine.task is None and theirs.task is not None:
         mine = mine.with_fitted(None).replace(task=theirs.task)  # the label and the model leave nothing else to differ
     if mine.recipe != theirs.recipe:
@@ -145,6 +170,14 @@ def check_pipeline(actor: Any, feed: Feed) -> None:
             f"actor {actor.name!r} has another pipeline than the feed: {_difference(mine, theirs)}. Leave pipeline out "
             "of the actor, which then takes over the feed's; or prepare the rows with the actor's."
         )
+
+
+def _over_columns_of(theirs: Any, transformer: Any) -> Any:
+    """scikit-learn's transformer as a Pipeline over the columns that a fitted one takes, with its label."""
+    from h3lab.pipeline import Pipeline
+
+    blocks = blocks_of(transformer, theirs.state.schema.empty_table().to_pandas())
+    return Pipeline(*blocks, **{name: getattr(theirs, name) for name in _SETTINGS})
 
 
 def _difference(mine: Any, theirs: Any) -> str:
@@ -160,7 +193,7 @@ def _difference(mine: Any, theirs: Any) -> str:
             pair = [str(w[number]) if number < len(w) else "none" for w in (block.workers, other.workers)]
             if pair[0] != pair[1]:
                 return f"worker {number + 1} of block {name!r} is {pair[0]}, in the feed {pair[1]}"
-    for name in ("label", "task", "weight", "join", "dtype", "seed"):
+    for name in _SETTINGS:
         if getattr(mine, name) != getattr(theirs, name):
             return f"{name} is {getattr(mine, name)!r}, in the feed {getattr(theirs, name)!r}"
     return "a worker or a column's source differs"
@@ -210,7 +243,8 @@ def _prepared(
     """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
     from h3lab.preparing.prepare import prepare
 
-    pipeline, rows = raw_rows(decided(actor), data)
+    pipeline, rows = raw_rows(pipeline_of(actor), data)
+    pipeline = decided(actor, pipeline)
     if fraction is None:
         feed = as_learned(actor, prepare(pipeline, rows, **chosen))
         return feed, None if validation is None else held_out(validation, feed, chosen)
@@ -227,7 +261,7 @@ def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
     if not isinstance(data, tuple):
         return pipeline, read(data)
     X, y, weight = (*data, None)[:3]
-    table = as_table(read(X))
+    pipeline, table = as_pipeline(pipeline, X), as_table(read(X))
     for what, values in (("label", y), ("weight", weight)):
         if values is None:
             continue

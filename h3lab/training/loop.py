@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from h3lab import worlds
+from h3lab import estimator, worlds
 from h3lab.batch import Batch
 from h3lab.errors import UsageError, guided
 from h3lab.feeds.feed import Feed
@@ -56,7 +56,8 @@ def train(
     from sklearn.base import clone
 
     actor = intake.actor_of(actor)
-    model: Model = clone(worlds.wrap(actor.model), safe=False)
+    given, _ = estimator.apart(actor.model, actor.pipeline)
+    model: Model = clone(worlds.wrap(given), safe=False)
     steerable = [*model.settings, *fitness.settings_of(transfer)]
     chosen, settings = intake.choices(settings)
     options, values = Options.of(actor, settings, steerable)
