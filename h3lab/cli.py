@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from h3lab.errors import H3labError, RunFailed, UsageError
+from h3lab.errors import H3labError, LabError, RunFailed, UsageError
 from h3lab.running.folder import ENDED, folders
 
 Command = Callable[[argparse.Namespace], int]
@@ -117,11 +117,15 @@ def _row(folder: Any) -> dict[str, Any]:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    rows = sorted((_row(f) for f in folders()), key=lambda row: -float(row["created"] or 0))
+    from h3lab.running.folder import find
+    from h3lab.running.listing import summaries
+    from h3lab.running.status import line
+
+    rows = summaries()
     if options.json:
-        print(json.dumps(rows))
+        print(json.dumps([{name: value for name, value in row.items() if not isinstance(value, dict)} for row in rows]))
     for row in [] if options.json else rows:
-        print(time.strftime("%Y-%m-%d %H:%M", time.localtime(float(row["created"]))), row["line"])
+        print(time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"])), line(find(row["name"]).info, row))
     return 0
 
 
@@ -160,18 +164,20 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _rm(options: argparse.Namespace) -> int:
+    from h3lab.running.folder import find
+    from h3lab.running.listing import ended
     from h3lab.running.run import Run
 
     if not options.runs and not options.older_than:
         raise UsageError("name the runs to remove, or give --older-than 30d.")
-    chosen = [_attached(name) for name in options.runs]
-    if options.older_than:
-        limit = time.time() - _seconds(options.older_than)
-        ended = [f for f in folders() if f.state["state"] in ENDED and float(f.state["since"]) < limit]
-        chosen += [Run(folder) for folder in ended]
-    for run in chosen:
-        run.delete()
-    names = [run.name for run in chosen]
+    chosen = [find(name) for name in options.runs]
+    training = " ".join(folder.name for folder in chosen if folder.state["state"] not in ENDED)
+    if training:  # before anything is removed
+        raise LabError(f"nothing was removed, because {training} still trains. Stop it first: h3lab stop {training}")
+    chosen += ended(_seconds(options.older_than)) if options.older_than else []
+    names = list(dict.fromkeys(folder.name for folder in chosen))
+    for name in names:
+        Run(find(name)).delete()
     print(json.dumps(names) if options.json else "\n".join(f"removed {name}" for name in names) or "nothing to remove")
     return 0
 

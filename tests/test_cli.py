@@ -1,10 +1,13 @@
 """The command line where no lab runs: what it reads, what it refuses, and with which exit code."""
 
 import json
+import math
 import time
 
+import pandas as pd
 import pytest
 
+import h3lab as h3
 from h3lab import cli
 from h3lab.errors import UsageError
 from h3lab.running import journal
@@ -52,6 +55,53 @@ def test_rm_removes_what_ended_before_and_nothing_else(capsys):
     assert capsys.readouterr().out == "nothing to remove\n"
     assert cli.main(["rm", "new", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == ["new/1"] and not new.path.exists()
+
+
+def test_rm_of_a_run_that_trains_is_refused_before_anything_is_removed(capsys):
+    old, going = ended("old"), ended("going", "training")
+    assert cli.main(["rm", "old", "going"]) == 1
+    assert capsys.readouterr().err.endswith("going/1 still trains. Stop it first: h3lab stop going/1\n")
+    assert old.path.exists() and going.path.exists()
+    assert cli.main(["rm", "old", "old/1"]) == 0, "named twice is removed once"
+    assert capsys.readouterr().out == "removed old/1\n"
+
+
+def test_the_table_of_runs_has_the_newest_first_and_says_what_their_journals_end_with():
+    for name, hours in (("old", 2.0), ("new", 1.0)):
+        ended(name, hours=hours)
+    folder = RunFolder.claim("new")
+    folder.write_info(name="new", created=time.time(), epochs=3, steps_per_epoch=2000, lab="default")
+    writer = journal.Writer(folder.journal, 1, 1)
+    for step in range(1, 5001):  # longer than what is read of it
+        measured = {"val_loss": step / 10, "val_r2": 0.5} if step == 4800 else {}
+        writer.record({"step": step, "epoch": 1 + step // 2000, "seconds": step / 100, "loss": 1 / step, **measured})
+    writer.event("set", control=1, step=5001, values={"val_fraction": 1})
+    writer.close()
+    folder.write_state("stopped", attempt=1, step=5000, stopped_at=5000)
+    table = h3.runs()
+    assert table["name"].tolist() == ["new/2", "new/1", "old/1"]
+    assert table.columns.tolist() == [
+        *("name", "state", "epoch", "step", "loss", "val_loss", "val_accuracy", "val_r2", "seconds", "started", "lab")
+    ]
+    row = table.iloc[0]
+    assert (row["state"], row["epoch"], row["step"], row["loss"]) == ("stopped", 3, 5000, 1 / 5000)
+    assert (row["val_loss"], row["val_r2"]) == (480.0, 0.5)
+    assert abs((pd.Timestamp.now() - row["started"]).total_seconds()) < 60, "in local time"
+
+
+def test_the_end_of_a_journal_is_that_of_the_newest_attempt_with_a_record(tmp_path):
+    assert journal.newest(tmp_path) == {}
+    first, second = journal.Writer(tmp_path, 1, 1), journal.Writer(tmp_path, 2, 4)
+    first.record({"step": 4, "epoch": 2, "seconds": 1.0, "loss": float("nan"), "val_loss": 0.5})
+    first.flush()
+    assert math.isnan(journal.newest(tmp_path)["loss"]) and journal.newest(tmp_path)["val_loss"] == 0.5
+    second.record({"step": 4, "epoch": 2, "seconds": 1.0, "loss": 0.25})
+    second.flush()
+    assert journal.newest(tmp_path) == {"step": 4, "epoch": 2, "seconds": 1.0, "loss": 0.25}
+    with open(tmp_path / "0002.jsonl", "ab") as file:
+        file.write(b'{"step":5,"epo')  # a line that is being written
+    assert journal.newest(tmp_path)["step"] == 4
+    first.close(), second.close()
 
 
 @pytest.mark.parametrize("arguments", [["rm"], ["stop"]])

@@ -7,8 +7,9 @@ Readable without h3lab; nothing here knows what a metric means.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from h3lab import records
 from h3lab.records import Record
 
 FLUSH_SECONDS = 0.1
+EVENT = b'{"event"'
 
 
 class Writer:
@@ -146,3 +148,37 @@ def last_step(folder: Path) -> int:
     reader = Reader(folder)
     reader.poll()
     return int(reader.records[-1]["step"]) if reader.records else 0
+
+
+def newest(folder: Path, size: int = 1 << 16) -> Record:
+    """The last record, and what was last measured on held-out rows before it, from the last ``size`` bytes of the
+    newest segment that has a record: for a table of hundreds of runs, each with a journal of megabytes."""
+    for path in sorted(folder.glob("*.jsonl"), reverse=True):
+        with open(path, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - size)
+            file.seek(start)
+            data = file.read()
+        whole = data[data.find(b"\n") + 1 if start else 0 : data.rfind(b"\n") + 1]
+        last = next((line for line in _backwards(whole) if not line.startswith(EVENT)), None)
+        if last is not None:
+            return {**_held_out(whole), **records.decode(last)}
+    return {}
+
+
+def _backwards(data: bytes) -> Iterator[bytes]:
+    end = len(data)
+    while end:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        yield data[start:end]
+        end = start
+
+
+def _held_out(data: bytes) -> Record:
+    at = data.rfind(b'"val_')
+    while at >= 0:
+        start = data.rfind(b"\n", 0, at) + 1
+        line = data[start : data.find(b"\n", at)]
+        if not line.startswith(EVENT):
+            return {name: value for name, value in records.decode(line).items() if name.startswith("val_")}
+        at = data.rfind(b'"val_', 0, start)
+    return {}
