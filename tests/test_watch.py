@@ -152,7 +152,7 @@ def test_a_loop_is_named_after_what_makes_it():
 
 def test_watch_says_what_it_does():
     assert "h3.watch(run_a, run_b)" in repr(h3.watch) and "Live curves of any loop" in (inspect.getdoc(h3.watch) or "")
-    assert list(inspect.signature(h3.watch).parameters) == ["records", "runs", "name"]
+    assert list(inspect.signature(h3.watch).parameters) == ["records", "runs", "name", "settings"]
     assert {"keras", "lightning", "huggingface"} <= set(dir(h3.watch))
     assert "for record in h3.watch(" in repr(h3.watch(loop()))
 
@@ -288,6 +288,36 @@ def test_settings_of_a_training_change_between_two_steps(monkeypatch: pytest.Mon
         from h3lab.ui.controls import perform
 
         perform(runs[0], "snapshot", {}, lambda *a: None, contextvars.copy_context())
+
+
+def test_a_loop_of_a_lab_is_watched_here_with_its_settings(monkeypatch: pytest.MonkeyPatch):
+    def loop(settings: Any, state: Any = None) -> Iterator[Any]:
+        while True:
+            yield {"lr": settings.lr}
+            yield h3.snapshot({"lr": settings.lr})
+
+    runs, watched, rates = runs_of(monkeypatch), h3.watch(loop, lr=0.5), []
+    for record in watched:
+        rates.append(record["lr"])
+        if record["step"] == 2:
+            click = Click(runs[0], "set", lr=0.25)
+        if record["step"] == 4:
+            stop = Click(runs[0], "stop")
+    wait_for(lambda: click.answers and stop.answers)
+    assert rates == [0.5, 0.5, 0.25, 0.25] and watched.name == "loop"
+    assert click.answers == [("", "", "")] and stop.answers == [("break", "", "")]
+    assert next(iter(watched))["step"] == 1, "each time anew"
+    with pytest.raises(UsageError, match="has no yield"):
+        h3.watch(without_yield, lr=1)
+
+
+def without_yield(settings: Any) -> dict[str, float]:
+    return {"loss": settings.lr}
+
+
+def test_snapshots_of_a_plain_generator_are_no_records():
+    found = list(h3.watch(item for item in ({"loss": 1.0}, h3.snapshot({"w": 1}), {"loss": 2.0})))
+    assert [(record["step"], record["loss"]) for record in found] == [(1, 1.0), (2, 2.0)]
 
 
 def test_settings_replaced_in_the_loop_are_marked(monkeypatch: pytest.MonkeyPatch, shown: Callable[[LocalRun], Any]):

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, overload
 
 from h3lab import worlds
-from h3lab.errors import UsageError, guided
+from h3lab.errors import UnknownName, UsageError, guided
 from h3lab.records import Record
 from h3lab.running.folder import find
 from h3lab.running.local import LocalRun
 from h3lab.running.run import Run
+from h3lab.training.loops import Loop, LoopTraining, Snapshot
 
 EXAMPLE = "for record in h3.watch(loop()): ..., or h3.watch(run, 'digits/2')"
 #: What somebody would type in the loop instead of clicking.
 PLAIN_CODE = {"stop": "break"}
+LOOP_CODE = {"stop": "break", "set": ""}
 TRAINING_CODE = {"stop": "training.stop()", "set": "training.settings = training.settings.replace({})"}
 
 
@@ -33,6 +35,9 @@ class Watch:
     next record, *Stop* ends it as if nothing more came, and where it is ``h3.train(...)`` its settings can be changed.
     A record may lack ``step``, ``epoch`` and ``seconds``; those yielded have them (see :class:`Watched`).
 
+    ``h3.watch(loop, lr=0.01)`` is ``lab.run(loop, lr=0.01)`` in this process: the generator function itself, with its
+    settings, which the card can change.
+
     ``h3.watch(run_a, run_b, "digits/2")`` shows runs of a lab, given as such or by name, in one figure.
 
     ``h3.watch.keras()``, ``.lightning()`` and ``.huggingface()`` are callbacks of these frameworks, for loops that they
@@ -45,9 +50,15 @@ class Watch:
     def __call__(self, run: Run | str, /, *runs: Run | str) -> None: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, records: Iterable[Mapping[str, Any]], /, name: str | None = None) -> Watched: ...
+    @overload
+    def __call__(self, loop: Callable[..., Iterator[Any]], /, name: str | None = None, **settings: Any) -> Watched: ...
     @guided
-    def __call__(self, records: Any, /, *runs: Any, name: str | None = None) -> Watched | None:
-        """See the class. UsageError where what comes is neither runs nor an iterable of dicts."""
+    def __call__(self, records: Any, /, *runs: Any, name: str | None = None, **settings: Any) -> Watched | None:
+        """See the class. UsageError where what comes is neither runs, nor an iterable of dicts, nor a loop."""
+        if callable(records) and not isinstance(records, Iterable) and not runs:
+            return Watched(Loop.of(records, name, **settings))
+        if settings:
+            raise UnknownName("argument", next(iter(settings)), ["name"], "watch()")
         several = [*records, *runs] if isinstance(records, list | tuple) else [records, *runs]
         if several and all(isinstance(each, Run | str) for each in several):
             _show([each if isinstance(each, Run) else Run(find(each)) for each in several])
@@ -96,12 +107,13 @@ class Watched:
     last picture. Of the records only their numbers are kept, 16 bytes each, for the curves.
     """
 
-    def __init__(self, records: Iterable[Mapping[str, Any]], name: str | None = None) -> None:
+    def __init__(self, records: Any, name: str | None = None) -> None:
         self._records = records
         self.name = name or _name(records)
 
     def __iter__(self) -> Iterator[Record]:
-        records, training = self._records, _training(self._records)
+        records = self._records.begin() if isinstance(self._records, Loop) else self._records
+        training = _training(records)
         known = operator.length_hint(records) if training is None else 0
         run = _run_of(training, self.name) if training is not None else LocalRun(self.name, code=PLAIN_CODE)
         settings = training.settings if training is not None else None
@@ -110,6 +122,8 @@ class Watched:
             source = iter(records)
             run.open()
             for count, record in enumerate(source, 1):
+                if isinstance(record, Snapshot):
+                    continue  # which nobody starts again here
                 whole = run.record(record)
                 if known and count == 1 and "step" not in record:
                     run.info["total_steps"] = known
@@ -148,12 +162,16 @@ def _show(runs: list[Any]) -> None:
 
 def _name(records: Any) -> str:
     """After whom a loop is called: a training after its actor, a generator after its function."""
+    if isinstance(records, Loop | LoopTraining):
+        return records.name
     training = _training(records)
     name = training.actor.name if training is not None else getattr(records, "__name__", "")
     return str(name) if name and not name.startswith("<") else "loop"
 
 
 def _training(records: Any) -> Any:
+    if isinstance(records, LoopTraining):
+        return records
     # Where the module was never imported nothing is of its class, and its import takes a second.
     module = sys.modules.get("h3lab.training.loop")
     return records if module is not None and isinstance(records, module.Training) else None
@@ -165,7 +183,7 @@ def _run_of(training: Any, name: str) -> LocalRun:
 
     return LocalRun(
         name, epochs=training.epochs, total_steps=training.total_steps, settings=training.settings, change=change,
-        code=TRAINING_CODE,
+        code=LOOP_CODE if isinstance(training, LoopTraining) else TRAINING_CODE,
     )  # fmt: skip
 
 

@@ -122,8 +122,11 @@ class LoopTraining:
     ``after_snapshot`` when the loop has yielded one.
     """
 
+    #: A loop's end is its own affair.
+    epochs = total_steps = None
+
     def __init__(self, loop: Loop) -> None:
-        self.loop = loop
+        self.loop, self.name = loop, loop.name
         self.before_step: Callable[[LoopTraining], None] | None = None
         self.after_snapshot: Callable[[LoopTraining], None] | None = None
         self.step = 0
