@@ -51,8 +51,13 @@ def _try(look: Callable[[], str], words: Callable[[str], str] = str) -> str:
         return words(redacted(f"({type(error).__name__}: {error})"))
 
 
+def _type(type_: Any) -> str:
+    shape = getattr(type_, "shape", None)  # of tensors; what Arrow calls them fills a line
+    return str(type_) if shape is None else f"{'×'.join(map(str, shape))} {type_.value_type}"
+
+
 def _columns(source: Source) -> str:
-    fields = [f"{field.name}: {field.type}" for field in source.schema]
+    fields = [f"{field.name}: {_type(field.type)}" for field in source.schema]
     more = f", ... ({len(fields)} columns)" if len(fields) > SHOWN else ""
     return ", ".join(fields[:SHOWN]) + more
 
@@ -63,7 +68,7 @@ def _frame(source: Source) -> Any:
 
 
 def _table(source: Source) -> str:
-    frame, types = _frame(source), [str(field.type) for field in source.schema]
+    frame, types = _frame(source), [_type(field.type) for field in source.schema]
     names = [f"<th>{escape(str(name))}<br><small>{escape(type_)}</small></th>" for name, type_ in zip(frame, types)]
     if len(types) > len(names):
         names.append(f"<th><small>... {len(types)} columns</small></th>")

@@ -86,6 +86,22 @@ TO_SKLEARN = "h3lab.backends._sklearn_plain:to_sklearn"
 #: Whatever names rows → a Source.
 READ = "h3lab.sources:read"
 
+#: A torch Dataset or DataLoader → (X, y).
+PAIR = "h3lab.sources.datasets:pair"
+
+
+def holds_examples(data: Any) -> bool:
+    """Whether this is a torch Dataset or DataLoader, or the source of one."""
+    bases = {f"{base.__module__}.{base.__name__}" for base in type(data).__mro__}
+    return not bases.isdisjoint(
+        (
+            "torch.utils.data.dataset.Dataset",
+            "torch.utils.data.dataloader.DataLoader",
+            "h3lab.sources.datasets.Examples",
+        )
+    )
+
+
 #: A feed into a folder, a folder's store, and the doors by which a feed leaves.
 STORE = "h3lab.stores:store"
 OPEN_STORE = "h3lab.stores:open_store"

@@ -150,10 +150,11 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
 
     chosen, settings = intake.choices(settings)
     intake.check_raw(actor, data, chosen)
-    options = Options.of(actor, {n: settings[n] for n in ("validation", "seed") if n in settings}, ())[0]
+    told = ("validation", "seed", "batch_size")
+    options = Options.of(actor, {n: settings[n] for n in told if n in settings}, ())[0]
     pipeline = intake.pipeline_of(actor)
     if isinstance(data, Feed) or pipeline is None:
-        feed: Any = _kept(data if isinstance(data, Feed) else intake.of_arrays(actor, data))
+        feed: Any = _kept(data if isinstance(data, Feed) else intake.of_arrays(actor, data, options.batch_size))
         if options.validation is None or isinstance(options.validation, Real):
             return feed, settings  # a fraction is split off where it trains, by the rows' keys
         held: Any = intake.held_out(options.validation, feed)

@@ -86,8 +86,11 @@ def _from_lists(columns: Mapping[str, Any]) -> pa.Table:
 
 def kind(type_: Any) -> str:
     """What an Arrow type means to a worker: number, bool, text, time, list, null or other."""
+    import pyarrow as pa
     import pyarrow.types as t
 
+    if isinstance(type_, pa.FixedShapeTensorType):
+        return "list"
     if t.is_dictionary(type_):
         return kind(type_.value_type)
     if t.is_boolean(type_):
@@ -214,11 +217,16 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def vectors(table: pa.Table, name: str) -> np.ndarray:
-    """A column of lists of one length (pixels, embeddings) as an array (rows, length)."""
+    """A column of lists of one length (pixels, embeddings) as an array (rows, length); of tensors of one shape, as
+    (rows, *shape)."""
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.types as t
 
     column = table.column(name)
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        flat = table.set_column(table.column_names.index(name), name, column.cast(column.type.storage_type))
+        return vectors(flat, name).reshape(len(column), *column.type.shape)
     if column.null_count:
         raise DataError(f"column {name!r} has {column.null_count} rows without a list; fill them, or leave them out.")
     size = column.type.list_size if t.is_fixed_size_list(column.type) else pc.max(pc.list_value_length(column)).as_py()

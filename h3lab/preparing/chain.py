@@ -33,7 +33,10 @@ def takes_text(worker: Any) -> bool:
 
 def inputs_of(worker: Any, x: Any) -> list[Any]:
     """What the workers of a stage are given: ``x`` as a whole, or each of its columns for a worker that takes one
-    column of text. (scikit-learn alone would vectorise the column names of a table, without an error.)"""
+    column of text. (scikit-learn alone would vectorise the column names of a table, without an error.) Workers take
+    images as rows of pixels."""
+    if isinstance(x, np.ndarray) and x.ndim > 2:
+        x = x.reshape(len(x), -1)
     if not takes_text(worker) or len(x.shape) == 1:
         return [x]
     if isinstance(x, Cells):

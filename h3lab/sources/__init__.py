@@ -14,6 +14,7 @@ from h3lab import worlds
 from h3lab.errors import DataError, UsageError, guided, redacted
 from h3lab.keys import Keyed
 from h3lab.source import Source
+from h3lab.sources.datasets import examples
 from h3lab.sources.files import Files
 from h3lab.sources.formats import MODULES
 from h3lab.sources.frames import frame
@@ -34,8 +35,9 @@ def read(
 
     ``what``: a path, URL, glob or folder, or a list of them (Parquet, CSV and TSV with a header, JSON lines, Arrow,
     npy, npz; the ending or ``format`` says which); a pandas DataFrame, an Arrow table, ``(X, y)`` arrays (columns x0,
-    x1, ... and y), a list of dicts; a Source is returned as it is. ``key``: the column, or columns, whose values know a
-    row; without it rows are known by file and row number.
+    x1, ... and y), a list of dicts; a torch Dataset or DataLoader (columns x and y, or the names of its dicts); a
+    Source is returned as it is. ``key``: the column, or columns, whose values know a row; without it rows are known by
+    file and row number.
 
     A database by its SQLAlchemy URL: ``read("postgresql+psycopg://user@host/db", table="weather", key=["origin",
     "time_hour"])``, with ``table`` (or ``"schema.table"``) or a ``query``, read in the order of ``key``, which is the
@@ -81,7 +83,7 @@ def _opened(what: Any, format: str | None) -> Source:
         return Files(what, format)
     if format is not None:
         raise UsageError(f"format={format!r} came with a {type(what).__name__}; it is for files alone.")
-    found = frame(what)
+    found = frame(what) or examples(what)
     if found is not None:
         return found
     if isinstance(what, list | tuple | dict) and not what:
@@ -90,7 +92,7 @@ def _opened(what: Any, format: str | None) -> Source:
         return plug.read(what)
     raise UsageError(
         f"a {type(what).__name__} came; expected a path, URL or glob (or a list of them) of {', '.join(MODULES)} files,"
-        " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, or a Source."
+        " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, a torch Dataset or DataLoader, or a Source."
     )
 
 

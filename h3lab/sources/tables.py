@@ -1,5 +1,5 @@
 """Tables: arrays as columns. A 1-D array is one column, a 2-D one is as many as it is wide (x0, x1, ...), one of more
-dimensions a column of fixed-size lists (images, flat)."""
+dimensions a column of tensors of one shape (images)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def columns_of(arrays: Mapping[str, np.ndarray], wanted: Sequence[str] | None) -
 def _column(array: np.ndarray, name: str) -> pa.Array:
     try:
         if array.ndim > 1:
-            size = int(np.prod(array.shape[1:], dtype=np.int64))
-            return pa.FixedSizeListArray.from_arrays(_column(array.reshape(-1), name), size)
+            shape = array.shape[1:]
+            flat = _column(array.reshape(-1), name)
+            lists = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(shape, dtype=np.int64)))
+            return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(flat.type, shape), lists)
         if array.dtype.kind == "O":
             return pa.array(array.tolist(), from_pandas=True)
         if array.dtype.kind == "S":

@@ -91,7 +91,7 @@ def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | N
     elif pipeline is not None:
         return _prepared(actor, data, validation, fraction, options.seed, chosen)
     else:
-        feed = of_arrays(actor, data)
+        feed = of_arrays(actor, data, options.batch_size)
     if fraction is not None:
         _refuse_if_labels_were_seen(feed, fraction)
         _say_what_is_shared(feed, fraction)
@@ -113,12 +113,15 @@ def as_learned(actor: Any, feed: Feed) -> Feed:
     return targets.for_task(feed, estimator.declared_task(actor.model, None))
 
 
-def of_arrays(actor: Any, data: Any) -> Feed:
-    """(X, y) or (X, y, weight) → a feed, checked as scikit-learn does."""
+def of_arrays(actor: Any, data: Any, batch_size: int | None = None) -> Feed:
+    """(X, y), (X, y, weight), a torch Dataset or DataLoader → a feed, checked as scikit-learn does. ``batch_size``:
+    that of the training, told where a loader has another."""
+    if worlds.holds_examples(data):
+        data = worlds.load(worlds.PAIR)(data, batch_size)
     if not isinstance(data, tuple) or len(data) not in (2, 3):
         raise UsageError(
-            f"a {type(data).__name__} came as data; expected a Feed, (X, y) or (X, y, weight). Raw rows need an actor "
-            "with a pipeline: Actor(name, model, pipeline)."
+            f"a {type(data).__name__} came as data; expected a Feed, (X, y) or (X, y, weight), or a torch Dataset. Raw "
+            "rows need an actor with a pipeline: Actor(name, model, pipeline)."
         )
     X, y, weight = estimator.checked(actor, *data)
     task = estimator.declared_task(actor.model, None)
@@ -131,6 +134,8 @@ def held_out(data: Any, feed: Feed, chosen: Mapping[str, Any] | None = None) -> 
         rows = targets.like(data, feed.spec)
         check_same(rows, feed.spec, "the validation feed")
         return rows
+    if feed.pipeline is None and worlds.holds_examples(data):
+        data = worlds.load(worlds.PAIR)(data)
     if isinstance(data, tuple):
         X, y, weight = (*data, None)[:3]
         made = Feed.of(X, y, weight=weight, task=feed.spec.task, labels=feed.spec.labels)
@@ -284,6 +289,8 @@ def rows_for(pipeline: Any, data: Any) -> Any:
     wants."""
     several = isinstance(data, list) and bool(data) and all(isinstance(one, str | os.PathLike) for one in data)
     if isinstance(data, str | os.PathLike) or several:
+        return worlds.load(worlds.READ)(data)
+    if worlds.holds_examples(data):
         return worlds.load(worlds.READ)(data)
     unnamed = all(re.fullmatch(r"x\d+", column) for column in pipeline.columns)
     return (
