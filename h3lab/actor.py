@@ -73,10 +73,7 @@ class Actor(BaseEstimator):
         ``settings``: as :func:`h3lab.train` takes them, for this once."""
         from h3lab.training.loop import train
 
-        alone = y is None and sample_weight is None
-        data = (
-            X if alone and (self.pipeline or isinstance(X, Feed) or worlds.holds_examples(X)) else (X, y, sample_weight)
-        )
+        data = estimator.given(self, X, y, sample_weight)
         for _ in train(self, data, **settings):
             pass
         return self
@@ -205,9 +202,7 @@ class Actor(BaseEstimator):
         elif estimator.reads_raw(self.model_):
             logits = self.model_.logits(estimator.raw_columns(self.model_, X))
         else:
-            if worlds.holds_examples(X):
-                X, own = worlds.load(worlds.PAIR)(X)
-                y = own if y is None else y
+            X, y = estimator.unpaired(X, y)
             x = arrays.inputs(X) if isinstance(X, Mapping) else estimator.array(self, X, reset=False)
             validation.check_shape(x, self.spec_)
             logits = self.model_.logits(x)

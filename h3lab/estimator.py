@@ -146,6 +146,20 @@ def checked(actor: Any, X: Any, y: Any, sample_weight: Any = None, reset: bool =
     return X, y, sample_weight
 
 
+def given(actor: Any, X: Any, y: Any, sample_weight: Any) -> Any:
+    """The arguments of ``fit`` as data for a training: X alone where it brings its labels, else a tuple."""
+    whole = actor.pipeline is not None or hasattr(X, "spec") or worlds.holds_examples(X)
+    return X if whole and y is None and sample_weight is None else (X, y, sample_weight)
+
+
+def unpaired(X: Any, y: Any) -> tuple[Any, Any]:
+    """(X, y) of a torch Dataset or DataLoader; anything else as it is."""
+    if not worlds.holds_examples(X):
+        return X, y
+    X, own = worlds.load(worlds.PAIR)(X)
+    return X, own if y is None else y
+
+
 def array(actor: Any, X: Any, reset: bool) -> Any:
     """X as an array or CSR matrix, its columns and their names checked against those that the actor remembers."""
     finite = "allow-nan" if get_tags(actor).input_tags.allow_nan else True
