@@ -153,7 +153,7 @@ class Actor(BaseEstimator):
         """``loss``, ``accuracy`` in a classification, and the actor's ``metrics``."""
         logits, codes, weight = self._answered(X, y)
         metrics = Options.of(self, {}, ())[0].metrics
-        return validation.score(logits, codes, weight, self.spec_, metrics, self.model_.capabilities.loss)
+        return validation.score(logits, codes, weight, self.spec_, metrics, self.model_.capabilities)
 
     @property
     def native(self) -> Any:

@@ -20,7 +20,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import DataConversionWarning
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.metrics import f1_score, make_scorer, mean_absolute_error
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, TargetEncoder
 from torch import nn
@@ -726,6 +726,10 @@ def test_a_metric_that_cannot_be_measured_is_refused_at_once(digits: Any) -> Non
     h3.train(net(metrics=["r2", "neg_mean_squared_log_error", "d2_absolute_error_score"]), (X, y.astype(float)))
     with pytest.raises(UnknownName, match="Did you mean 'f1_macro'"):
         h3.train(net(metrics=["f1_makro"]), (X, y))
+    margins = h3.Actor("margins", RidgeClassifier(), metrics=["roc_auc_ovr"])
+    with pytest.raises(UsageError, match=r"'roc_auc_ovr' cannot be measured.*predict_proba"):
+        h3.train(margins, (X, y))
+    h3.train(margins, (X, y), metrics=["accuracy", "f1_macro"])
     with pytest.raises(UsageError, match="the column 'lambda' would have two"):
         h3.train(net(metrics=[lambda y, p: 0.0, lambda y, p: 1.0]), (X, y))
 

@@ -53,7 +53,7 @@ def check(
             f"patience={options.patience} waits for {options.monitor!r}, and there are no rows to validate on. Add "
             "validation=0.1, or monitor='loss'."
         )
-    check_metrics(options.metrics, feed.spec)
+    check_metrics(options.metrics, feed.spec, can.probabilities)
 
 
 def begin_with(model: Model, spec: Spec, seed: int, start: Any) -> None:

@@ -51,9 +51,10 @@ def rises(metric: str) -> bool:
     return not (any(word in name for word in _FALLING) or _FALLING_WORDS & set(name.lower().split("_")))
 
 
-def check_metrics(metrics: Sequence[Metric], spec: Spec) -> None:
+def check_metrics(metrics: Sequence[Metric], spec: Spec, probable: bool) -> None:
     """UnknownName for a scorer that scikit-learn does not have; UsageError for two of one name, and for a scorer that
-    cannot be measured on such answers: said now, and not at the end of the first epoch."""
+    cannot be measured on such answers: said now, and not at the end of the first epoch. ``probable``: whether the
+    model has probabilities."""
     from sklearn.metrics import get_scorer_names
 
     names = [name_of(metric) for metric in metrics]
@@ -68,10 +69,10 @@ def check_metrics(metrics: Sequence[Metric], spec: Spec) -> None:
             raise UnknownName("metric", metric, get_scorer_names())
     named = [metric for metric in metrics if isinstance(metric, str)]
     if named and spec.outputs and (spec.classes or 0) <= _REHEARSED_CLASSES:
-        _rehearse(named, spec)
+        _rehearse(named, spec, probable)
 
 
-def _rehearse(metrics: Sequence[str], spec: Spec) -> None:
+def _rehearse(metrics: Sequence[str], spec: Spec, probable: bool) -> None:
     """Scorers on made-up answers, every class among them."""
     rows = 4 * (spec.classes or 4)
     random = np.random.default_rng(0)
@@ -79,15 +80,20 @@ def _rehearse(metrics: Sequence[str], spec: Spec) -> None:
     y = random.uniform(0.5, 1.5, (rows, spec.outputs)) if spec.classes is None else np.arange(rows) % spec.classes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        measured(metrics, logits, y[:, 0] if y.ndim == 2 and spec.outputs == 1 else y, None, spec)
+        measured(metrics, logits, y[:, 0] if y.ndim == 2 and spec.outputs == 1 else y, None, spec, probable)
 
 
 def measured(
-    metrics: Sequence[Metric], logits: np.ndarray, y: np.ndarray, weight: np.ndarray | None, spec: Spec
+    metrics: Sequence[Metric],
+    logits: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    spec: Spec,
+    probable: bool = True,
 ) -> dict[str, float]:
     """Each metric by its name. A scorer is weighted where the rows are; a function ``f(y, predicted)`` is given labels
     as they stood in the source."""
-    answers, truth = _answers(logits, spec), spec.decode(y)
+    answers, truth = _answers(logits, spec, probable), spec.decode(y)
     return {name_of(metric): _one(metric, answers, truth, weight, spec) for metric in metrics}
 
 
@@ -106,9 +112,11 @@ def _one(metric: Metric, answers: Any, truth: np.ndarray, weight: np.ndarray | N
         raise UsageError(f"the metric {name_of(metric)!r} cannot be measured on {spec}: {error}.{asked}") from error
 
 
-def _answers(logits: np.ndarray, spec: Spec) -> Any:
-    """An estimator that has answered already, for scikit-learn's scorers."""
+def _answers(logits: np.ndarray, spec: Spec, probable: bool) -> Any:
+    """An estimator that has answered already, for scikit-learn's scorers; of margins it makes no probabilities."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+    from h3lab.estimator import available_if
 
     class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.empty((len(logits), 0))
@@ -125,6 +133,7 @@ def _answers(logits: np.ndarray, spec: Spec) -> Any:
     class Classifier(ClassifierMixin, Regressor):  # type: ignore[misc]
         classes_ = np.asarray(spec.labels)
 
+        @available_if(lambda self: probable)
         def predict_proba(self, X: Inputs) -> np.ndarray:
             return probabilities(logits)
 

@@ -6,20 +6,20 @@ It knows logits and labels; it does not know how a model learns, nor when it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from h3lab.batch import Inputs
 from h3lab.errors import DataError, SpecMismatch
 from h3lab.feeds.feed import Feed
-from h3lab.model import Model
+from h3lab.model import Capabilities, Model
 from h3lab.spec import Spec
 from h3lab.training.answers import log_softmax
 from h3lab.training.metrics import Metric, measured
 
 #: Rows that are answered at a time.
 ROWS_AT_A_TIME = 8192
+ORDINARY = Capabilities()
 
 
 def logits_of(model: Model, feed: Feed) -> np.ndarray:
@@ -42,7 +42,7 @@ def measure(model: Model, feed: Feed, metrics: Sequence[Metric] = ()) -> dict[st
     """``loss`` (the model's own; cross entropy in nats or mean squared error where it has none), ``accuracy`` in
     classification, and each metric by its name; means over rows, weighted where the feed has weights."""
     y, weight = labels_of(feed)
-    return score(logits_of(model, feed), y, weight, feed.spec, metrics, model.capabilities.loss)
+    return score(logits_of(model, feed), y, weight, feed.spec, metrics, model.capabilities)
 
 
 def score(
@@ -51,15 +51,15 @@ def score(
     weight: np.ndarray | None,
     spec: Spec,
     metrics: Sequence[Metric] = (),
-    loss: Callable[[np.ndarray, np.ndarray], Any] | None = None,
+    can: Capabilities = ORDINARY,
 ) -> dict[str, float]:
-    """As :func:`measure`, from answers."""
-    values = np.asarray((loss or _loss_of(spec))(logits, y))
+    """As :func:`measure`, from answers of a model with these capabilities."""
+    values = np.asarray((can.loss or _loss_of(spec))(logits, y))
     found = {"loss": float(np.average(values, weights=weight) if values.ndim else values)}
     if spec.task == "classification":
         found["accuracy"] = float(np.average(logits.argmax(axis=1) == y, weights=weight))
     if metrics:
-        found |= measured(metrics, logits, y, weight, spec)
+        found |= measured(metrics, logits, y, weight, spec, can.probabilities)
     return found
 
 
