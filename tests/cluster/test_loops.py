@@ -121,7 +121,8 @@ def test_a_paused_loop_is_paused_when_it_comes_back(lab):
     until(lambda: run.step > 30)
     assert run.pause().startswith("paused after step")
     held = run.step
-    assert run.state == "paused" and snapshots.newest_step(run.folder) >= held - 10, "a pause may last"
+    until(lambda: run.state == "paused")
+    assert snapshots.newest_step(run.folder) >= held - 10, "a pause may last"
     attempt = kill(run)
     until(lambda: run.state == "paused" and Attempt.newest(run.folder).number > attempt)
     run.resume()
