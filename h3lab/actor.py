@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import Tags
 
 from h3lab import estimator, worlds
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @guided
-class Actor(BaseEstimator):
+class Actor(estimator.Estimator):
     """A model with the preprocessing that makes its data.
 
     ``model``: a Model such as TorchModel, or a native one (a scikit-learn estimator, a torch module), which is wrapped
@@ -94,9 +94,8 @@ class Actor(BaseEstimator):
             feed = intake.apply(pipeline, X if y is None and sample_weight is None else (X, y, sample_weight))
         else:
             X, y, sample_weight = estimator.checked(self, X, y, sample_weight, reset=first)
-            task = self.task
             labels = classes if first else self.spec_.labels
-            feed = Feed.of(X, y, weight=sample_weight, task=task, labels=labels)
+            feed = Feed.of(X, y, weight=sample_weight, task=self.task, labels=labels)
         if not first:
             validation.check_same(feed, self.spec_, "partial_fit")
         options, _ = Options.of(self, {"epochs": 1, "validation": None, "patience": None}, ())
@@ -144,7 +143,8 @@ class Actor(BaseEstimator):
         from sklearn.metrics import accuracy_score, r2_score
 
         logits, codes, weight = self._answered(X, y)
-        weight = weight if sample_weight is None else sample_weight
+        weight = weight if sample_weight is None else arrays.weights(sample_weight)
+        arrays.same_rows(logits, sample_weight=weight)
         if self.spec_.task == "classification":
             return float(accuracy_score(codes, logits.argmax(axis=1), sample_weight=weight))
         return float(r2_score(codes, answers.predictions(logits, self.spec_), sample_weight=weight))
@@ -163,6 +163,7 @@ class Actor(BaseEstimator):
 
     def to_sklearn(self) -> Any:
         """A plain estimator or Pipeline with the same answers, where model and workers are scikit-learn's."""
+        self._check_learned()
         return worlds.load(worlds.TO_SKLEARN)(self)
 
     def save(self, path: str | Path) -> Path:
@@ -173,6 +174,8 @@ class Actor(BaseEstimator):
 
     def check(self, lab: Any) -> list[str]:
         """What of it would not reach the engines of a lab, and why, a line each; an empty list where all does."""
+        if not hasattr(lab, "missing"):
+            raise UsageError(f"a {type(lab).__name__} came as lab; expected a Lab: actor.check(h3.Lab()).")
         found: list[str] = lab.check(self)
         return found
 
@@ -208,7 +211,8 @@ class Actor(BaseEstimator):
             logits = self.model_.logits(x)
         if truth and y is None:
             raise UsageError("there is nothing to compare the answers with: pass y, or rows with the label's column.")
-        return logits, self.spec_.encode(y) if truth else None, weight
+        arrays.same_rows(logits, y=(codes := np.atleast_1d(self.spec_.encode(y)) if truth else None))
+        return logits, codes, weight
 
     @property
     def learned(self) -> bool:

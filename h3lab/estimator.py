@@ -5,15 +5,19 @@ It knows scikit-learn's conventions; it does not know models or training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any, TypeVar, cast
 
 from sklearn import exceptions
-from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags, metaestimators
+from sklearn.base import BaseEstimator
+from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from h3lab import worlds
-from h3lab.errors import NotFittedError, UsageError, guided
+from h3lab.errors import DataError, H3labError, NotFittedError, NotOffered, UnknownName, UsageError, guided
 from h3lab.preparing.cells import as_table
 from h3lab.spec import Task
 
@@ -22,41 +26,80 @@ class NotLearned(NotFittedError, exceptions.NotFittedError):
     """What scikit-learn expects an estimator to raise, in h3lab's tree."""
 
 
+class NoNumbers(DataError, TypeError):
+    """scikit-learn wants a TypeError for values that no number can be made of."""
+
+
+class Estimator(BaseEstimator):
+    """scikit-learn's, with h3lab's answer to a parameter that is not there."""
+
+    def set_params(self, **params: Any) -> Any:
+        """Change parameters, ``model__lr`` those of the model; UnknownName lists them."""
+        try:
+            return super().set_params(**params)
+        except ValueError as error:
+            known = self.get_params()
+            for name in params:
+                if name not in known:
+                    inner = f"{name.partition('__')[0]}__" if "__" in name else ""
+                    near = [each for each in known if each.startswith(inner) and (inner or "__" not in each)]
+                    raise UnknownName("parameter", name, near, type(self).__name__) from error
+            raise
+
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
-    """scikit-learn's, with the types of what it decorates, and :func:`guided`."""
-    decorate: Callable[[Method], Method] = metaestimators.available_if(check)
-    return lambda method: decorate(guided(method))
+class available_if:
+    """A method that an actor has only where ``check(actor)`` raises nothing; else there is none, and the error says
+    why. (scikit-learn's own says only that the attribute is missing.)"""
+
+    def __init__(self, check: Callable[[Any], None]) -> None:
+        self._check = check
+
+    def __call__(self, method: Method) -> Method:
+        self._method = guided(method)
+        functools.update_wrapper(self, self._method)
+        return cast(Method, self)
+
+    def __get__(self, actor: Any, owner: type) -> Any:
+        if actor is None:
+            return self._method
+        try:
+            self._check(actor)
+        except NotOffered:
+            raise
+        except H3labError as error:
+            raise NotOffered(str(error)) from error
+        return MethodType(self._method, actor)
 
 
 _TASKS: dict[str | None, Task] = {"classifier": "classification", "regressor": "regression"}
 
 
-def classifies(actor: Any) -> bool:
-    """Whether it has logits of classes; AttributeError says why not, as ``available_if`` wants it."""
+def classifies(actor: Any) -> None:
+    """NotOffered where it has no logits of classes."""
     if actor.task == "regression":
-        raise AttributeError(f"actor {actor.name!r} is a regression: it has predictions, and no probabilities.")
-    return True
+        raise NotOffered(f"actor {actor.name!r} is a regression: it has no probabilities; use actor.predict(X).")
 
 
-def knows_probabilities(actor: Any) -> bool:
-    """Whether it has probabilities of classes; else AttributeError."""
+def knows_probabilities(actor: Any) -> None:
+    """NotOffered where it has no probabilities of classes."""
+    classifies(actor)
     model = actor.model_ if hasattr(actor, "model_") else worlds.wrap(actor.model)
-    if classifies(actor) and not model.capabilities.probabilities:
-        raise AttributeError(
+    if not model.capabilities.probabilities:
+        raise NotOffered(
             f"actor {actor.name!r} has a model with margins and no probabilities; take one that has them, for example "
             "CalibratedClassifierCV around the estimator, or use decision_function."
         )
-    return True
 
 
-def learns_in_steps(actor: Any) -> bool:
-    """Whether it can go on learning from more rows; else AttributeError."""
+def learns_in_steps(actor: Any) -> None:
+    """NotOffered where it cannot go on learning from more rows."""
     if worlds.wrap(actor.model).capabilities.learns != "batches":
-        raise AttributeError(f"actor {actor.name!r} has a model that learns from all rows at once; use fit.")
-    return True
+        raise NotOffered(
+            f"actor {actor.name!r} has a model that learns from all rows at once; use fit, or a model with partial_fit."
+        )
 
 
 def declared_task(model: Any, pipeline: Any) -> Task | None:
@@ -137,12 +180,16 @@ def checked(actor: Any, X: Any, y: Any, sample_weight: Any = None, reset: bool =
     """(X, y, weight) as scikit-learn wants them: X of two dimensions or more, numbers, finite unless the model takes
     NaN; ``reset`` remembers columns and their names in the actor. A dict of blocks passes."""
     if y is None:
-        raise UsageError("this actor requires y to be passed, but the target y is None.")
+        raise UsageError(
+            "this actor requires y to be passed, but the target y is None. Pass (X, y); rows that have the label in a "
+            "column need a pipeline that names it, Pipeline(..., label=...)."
+        )
     if isinstance(X, Mapping) and not hasattr(X, "tocsr"):
         return X, y, sample_weight
     X = array(actor, X, reset)
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+        with _worded():
+            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
     return X, y, sample_weight
 
 
@@ -162,5 +209,29 @@ def unpaired(X: Any, y: Any) -> tuple[Any, Any]:
 
 def array(actor: Any, X: Any, reset: bool) -> Any:
     """X as an array or CSR matrix, its columns and their names checked against those that the actor remembers."""
+    arrays = ("__array__", "__array_interface__", "__dlpack__", "tocsr")
+    if isinstance(X, str) or not (isinstance(X, Sequence) or any(hasattr(X, name) for name in arrays)):
+        raise UsageError(
+            f"a {type(X).__name__} came as X; expected numbers (rows, columns) in an array or a table. Raw rows, such "
+            "as files, sources or text, need an actor with a pipeline: Actor(name, model, pipeline)."
+        )
     finite = "allow-nan" if get_tags(actor).input_tags.allow_nan else True
-    return validate_data(actor, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=finite)
+    with _worded():
+        return validate_data(actor, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=finite)
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """scikit-learn's words for wrong arrays as DataError, with what to do, and without the array and the links."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        lines = str(error).split("\n")
+        said = lines[0].removesuffix(" instead:")
+        if "Reshape your data" in lines[-1]:
+            said += f". {lines[-1]}"
+        elif "NaN" in said:
+            said += " Fill or drop these rows, for example with SimpleImputer() in a pipeline."
+        elif "convert" in said or "numeric" in said or "must be" in said:
+            said += ". Text and categories go through a pipeline: Actor(name, model, pipeline)."
+        raise (DataError if isinstance(error, ValueError) else NoNumbers)(said) from error

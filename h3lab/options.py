@@ -22,6 +22,9 @@ _CHECKS = {
     "seed": Setting("seed", int, 0, low=0, high=2**63 - 1),
     "threads": Setting("threads", int, 1, low=1),
 }
+#: Keywords of ``train`` that are no settings, of ``lab.train`` alone, and of a transfer, for whoever misspells them.
+_BESIDE, _OF_LAB = ("transfer", "start", "class_weight", "ranks"), ("replace", "snapshot_every")
+_OF_TRANSFER = ("temperature", "soft", "hard")
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Options:
         others = [setting.name for setting in steerable]
         for name in overrides:
             if name not in names and name not in others:
-                raise UnknownName("training setting", name, [*names, *others])
+                raise _unknown(name, [*names, *others])
         values = {name: getattr(actor, name) for name in names if name != "threads"}
         default = values["epochs"] == _CHECKS["epochs"].default
         values |= {"threads": default_threads()}
@@ -63,6 +66,16 @@ class Options:
         given = "epochs" in overrides or not default
         rest = {name: plain(value) for name, value in overrides.items() if name in others}
         return cls(**values, epochs_given=given), rest
+
+
+def _unknown(name: str, known: list[str]) -> UsageError:
+    if name in _OF_LAB:
+        return UsageError(
+            f"{name}= is for runs of a lab, lab.train(..., {name}=...); here the training is your own loop."
+        )
+    if name in _OF_TRANSFER:
+        return UsageError(f"{name}= steers a transfer, and none came: transfer=h3.Distill(teacher, {name}=...).")
+    return UnknownName("training setting", name, [*known, *_BESIDE, *_OF_LAB])
 
 
 def default_threads() -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from h3lab import worlds
 from h3lab.errors import DamagedData, ModelError, NotFittedError, StorageError, guided
 from h3lab.home import path_of, replace_file
-from h3lab.serial import codec
+from h3lab.serial import codec, trust
 from h3lab.spec import Spec
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def load(path: str | Path, *, build: Callable[..., Any] | Any = None, types: Ite
 
     path = path_of(path, 'h3.load("student.h3")')
     tree = _read(path)
-    types = tuple(types)
+    types = trust.given_types(types)
     spec = Spec.from_json(json.loads(tree["spec"]))
     pipeline = None if tree["pipeline"] is None else Pipeline.from_document(tree["pipeline"], types=types)
     if tree["backend"] not in worlds.DOCUMENTS:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.errors import UnknownName, UsageError
+from h3lab.errors import NotOffered, UnknownName, UsageError
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ class Settings(Mapping[str, Any]):
         try:
             return self._values[name]
         except KeyError:
-            raise AttributeError(f"no setting {name!r}; known: {', '.join(self._values)}") from None
+            raise NotOffered(str(UnknownName("setting", name, self._values))) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"Settings are frozen; use settings.replace({name}={value!r}).")
+        raise NotOffered(f"Settings are frozen; use settings.replace({name}={value!r}).")
 
     def __reduce__(self) -> Any:
         return (_restore, (self.declared, self._values))

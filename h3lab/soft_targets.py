@@ -168,7 +168,13 @@ class _Asked:
         return self._over_raw_rows(self._actor.logits)
 
     def _of_function(self, rows: Any) -> np.ndarray:
-        values = np.asarray(self._teacher(rows), dtype=np.float64)
+        try:
+            values = np.asarray(self._teacher(rows), dtype=np.float64)
+        except Exception as error:
+            raise ModelError(
+                f"the teacher's function failed: {type(error).__name__}: {error}. It is called with raw rows, a table, "
+                "and returns (rows, classes) probabilities."
+            ) from error
         spec = self._feed.spec
         if spec.task == "regression":
             return values.reshape(len(values), -1)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from h3lab.errors import DataError
+from h3lab.errors import DataError, OutOfRange
 
 Task = Literal["classification", "regression"]
 
@@ -69,7 +69,12 @@ class Spec:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Codes → labels as they stood in the source (regression: unchanged)."""
-        return np.asarray(codes) if self.labels is None else np.asarray(self.labels)[codes]
+        if self.labels is None:
+            return np.asarray(codes)
+        try:
+            return np.asarray(np.asarray(self.labels)[codes])
+        except IndexError as error:
+            raise OutOfRange(f"{codes!r} came; expected codes of {self.classes} classes, from 0.") from error
 
     def _shown(self) -> str:
         labels = [str(label) for label in self.labels or ()]

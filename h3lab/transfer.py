@@ -65,6 +65,10 @@ class Distill:
         given = (teacher, temperature, soft, hard, loss, clip, source)
         for field, value in zip(fields(self), given, strict=True):
             object.__setattr__(self, field.name, value)
+        for each, _ in self.teachers():
+            if each is None or isinstance(each, str | bytes | int | float):
+                hint = f" A run is found by h3.attach({each!r})." if isinstance(each, str) else ""
+                raise UsageError(f"teacher={each!r} came; expected an actor, a run, a model or a function.{hint}")
 
     @property
     def settings(self) -> tuple[Setting, ...]:

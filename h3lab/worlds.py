@@ -162,15 +162,18 @@ def wrap(model: Any) -> Any:
             return plug(model)
     if backend is None:
         known = ", ".join(sorted(BACKENDS))
-        if type(model).__module__.partition(".")[0] == "keras":
-            raise UsageError(
-                f"a Keras {type(model).__name__} on another backend than torch came as model. Set the environment "
-                "variable KERAS_BACKEND=torch before keras is imported: it is a torch module then."
+        came = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        hint = "A function that builds a network goes into TorchModel(build)."
+        if isinstance(model, type):
+            hint = f"Write {model.__name__}() with its parentheses; a class that builds a network, TorchModel({model.__name__})."
+        elif isinstance(model, str):
+            hint = 'For example Actor("digits", LogisticRegression()): the name, then the model.'
+        elif type(model).__module__.partition(".")[0] == "keras":
+            hint = (
+                "A Keras model of another backend than torch is none: set the environment variable KERAS_BACKEND=torch "
+                "before keras is imported."
             )
-        raise UsageError(
-            f"a {type(model).__module__}.{type(model).__qualname__} came as model; expected a model of {known}, "
-            "or a Model. A function that builds a network goes into TorchModel(build)."
-        )
+        raise UsageError(f"{came} came as model; expected a model of {known}, or a Model. {hint}")
     return load(backend)(model)
 
 

@@ -159,7 +159,7 @@ def test_native_models_are_wrapped_by_their_class_and_answer_when_they_came_fitt
     module = nn.Linear(64, 10)
     one = Actor("module", module, epochs=30).fit(X, y)
     assert one.score(X, y) > 0.5 and isinstance(one.native, nn.Linear) and one.native is not module
-    with pytest.raises(UsageError, match="builtins.str came as model; expected a model of sklearn, skorch, torch"):
+    with pytest.raises(UsageError, match="a str came as model; expected a model of sklearn, skorch, torch"):
         Actor("text", "linear").fit(X, y)
 
 

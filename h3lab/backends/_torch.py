@@ -18,8 +18,9 @@ from sklearn.utils import Tags
 
 from h3lab.backends import _torch_lightning as lightning
 from h3lab.backends._torch_build import made, materialize, seeded, tensors, word
+from h3lab.backends._torch_check import check
 from h3lab.backends._torch_losses import Objective, task_of
-from h3lab.backends._torch_rows import PRECISIONS, Rows
+from h3lab.backends._torch_rows import Rows
 from h3lab.backends._torch_state import Randomness, to_array
 from h3lab.backends._torch_update import Update, Way
 from h3lab.batch import Batch, Inputs, rows_of, take
@@ -117,7 +118,8 @@ class TorchModel(BaseEstimator):
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """``lr``, steerable."""
+        """``lr``, steerable. Whatever trains a model asks for them first, so wrong arguments are said here."""
+        self._check()
         lr = Setting("lr", float, 1e-3, low=0.0, log=True, help="learning rate")
         if self.lr is not None:
             return (replace(lr, default=lr.check(self.lr)),)
@@ -265,18 +267,15 @@ class TorchModel(BaseEstimator):
         return self.module_
 
     def _check(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UsageError(f"precision={self.precision!r} came; expected one of {', '.join(PRECISIONS)}.")
-        Setting("accumulate", int, 1, low=1).check(self.accumulate)
-        if self.clip_norm is not None:
-            Setting("clip_norm", float, 1.0, low=0.0).check(self.clip_norm)
+        names = [name for name in inspect.signature(TorchModel).parameters if name not in ("lr", "device")]
+        check({name: getattr(self, _KEPT_AS.get(name, name)) for name in names})
 
     def _chosen_device(self) -> torch.device:
         if self.device is None:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             device = torch.device(self.device)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise UsageError(f"device={self.device!r} came; expected for example 'cpu', 'cuda' or 'cuda:1'.") from error
         if device.type == "cuda" and not torch.cuda.is_available():
             raise UsageError(f"device={self.device!r} came, and this process sees no CUDA device: use 'cpu', or None.")

@@ -18,7 +18,7 @@ from torch import Tensor
 from h3lab.backends import _torch_keras as keras
 from h3lab.backends import _torch_lightning as lightning
 from h3lab.backends._torch_rows import Rows
-from h3lab.errors import ModelError, UsageError
+from h3lab.errors import H3labError, ModelError, UsageError
 from h3lab.spec import Spec
 
 
@@ -30,7 +30,12 @@ def made(build: Any, spec: Spec, loss: Any) -> torch.nn.Module:
     elif isinstance(build, type) and lightning.is_lightning(build):
         module = lightning.instance(build, spec)
     elif callable(build):
-        module = build(spec)
+        try:
+            module = build(spec)
+        except H3labError:
+            raise
+        except Exception as error:
+            raise ModelError(f"build(spec) failed ({spec}): {type(error).__name__}: {error}") from error
     else:
         raise UsageError(f"TorchModel({build!r}) came; expected a torch.nn.Module or a function of the spec.")
     if not isinstance(module, torch.nn.Module):

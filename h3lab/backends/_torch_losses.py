@@ -23,9 +23,8 @@ REGRESSION: dict[str, Loss] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.h
 
 def task_of(loss: str | Loss | None) -> str | None:
     """``"classification"`` or ``"regression"`` where a loss's name tells it before any data came."""
-    if loss in CLASSIFICATION:
-        return "classification"
-    return "regression" if loss in REGRESSION else None
+    name = loss if isinstance(loss, str) else ""
+    return "classification" if name in CLASSIFICATION else "regression" if name in REGRESSION else None
 
 
 class Objective:

@@ -18,6 +18,7 @@ from h3lab.errors import DataError, UsageError, guided
 from h3lab.feeds import arrays, epochs
 from h3lab.feeds.rows import Rows, digest, identity
 from h3lab.feeds.rows import positions as checked
+from h3lab.serial import trust
 from h3lab.settings import whole
 from h3lab.source import PART_ROWS, fraction, mix
 from h3lab.spec import Spec, Task
@@ -265,6 +266,6 @@ def _open(url: str | Path, number: int | None, types: Sequence[Any], pipeline: P
 def open_feed(url: str | Path, *, types: Sequence[Any] = ()) -> Feed:
     """The feed that was stored in a folder, in its newest complete state; relative paths start at the current
     directory. ``types``: classes of your own that the pipeline's workers use. StorageError where none is stored."""
-    feed = _open(url, None, types)
+    feed = _open(url, None, trust.given_types(types))
     _ = feed.pipeline  # what it needs is said now, not in the middle of a training
     return feed

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.errors import DamagedData, ModelError, Untrusted
+from h3lab.errors import DamagedData, ModelError, Untrusted, UsageError
 from h3lab.serial import trees
 
 _CLASSES = frozenset(
@@ -89,6 +89,14 @@ def _without_gaps(file: bytes) -> bytes:
         clean[name] = array[name]
     np.save(out, clean, allow_pickle=False)
     return out.getvalue()
+
+
+def given_types(types: Any) -> tuple[Any, ...]:
+    """``types`` as somebody gave them; UsageError for what is no class or function."""
+    given = tuple(types) if isinstance(types, Iterable) else (types,)
+    if not all(callable(kind) for kind in given):
+        raise UsageError(f"types={types!r} came; expected classes and functions of your own, types=[MyWorker].")
+    return given
 
 
 def loads(data: bytes, types: Iterable[Any] = (), what: str = "this file") -> Any:

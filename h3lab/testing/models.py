@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
-from h3lab.errors import H3labError, ModelError, NotFittedError
+from h3lab.errors import H3labError, ModelError, NotFittedError, UsageError, guided
 from h3lab.feeds.feed import Feed
 from h3lab.model import Capabilities, Model
 from h3lab.serial import codec, signed
@@ -22,6 +22,7 @@ from h3lab.testing.subject import Factory, Subject, easy_feed, floats, teacher_o
 from h3lab.training.answers import log_softmax
 
 
+@guided
 def check_model(
     factory: Factory,
     feed: Feed | None = None,
@@ -37,6 +38,10 @@ def check_model(
     ``factory()`` makes the model, unbuilt. ``feed``: None is :func:`easy_feed` of ``task``. The others: see
     :class:`Subject`.
     """
+    if not callable(factory):
+        raise UsageError(
+            f"a {type(factory).__name__} came; expected a function that makes the model: lambda: MyModel()."
+        )
     subject = Subject(factory, easy_feed(task) if feed is None else feed, batch_size, epochs, noisy, random)
     for check in MODEL_CHECKS:
         check(subject)

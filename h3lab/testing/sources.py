@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from h3lab import worlds
-from h3lab.errors import DataError, UnknownName
+from h3lab.errors import DataError, UnknownName, UsageError, guided
 from h3lab.serial import signed
 from h3lab.source import Part, Source
 
 
+@guided
 def check_source(source: Source, *, secret: str | None = None) -> None:
     """Raises AssertionError that says what a source breaks of its promises. ``secret``: a password that was given
     with it, and must not be seen anywhere."""
+    if not isinstance(source, Source):
+        raise UsageError(f"a {type(source).__name__} came; expected a Source, for example h3.read(...).")
     for check in SOURCE_CHECKS:
         check(source)
     if secret is not None:

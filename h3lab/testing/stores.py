@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
-from h3lab.errors import H3labError, StorageError
+from h3lab.errors import H3labError, StorageError, UsageError, guided
 from h3lab.feeds.rows import columns, is_sparse
 
 #: Opens the store of a folder.
 Factory = Callable[[Path], Any]
 
 
+@guided
 def check_store(factory: Factory, folder: Path) -> None:
     """Raises AssertionError that says what a store breaks of its promises. ``folder`` is empty or not there yet."""
+    if not callable(factory):
+        raise UsageError(f"a {type(factory).__name__} came; expected a function from a folder to its store.")
     for number, check in enumerate(STORE_CHECKS):
         check(factory, folder / str(number))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
+from h3lab.errors import UnknownName
 from h3lab.feeds.feed import Feed
 from h3lab.model import Model
 from h3lab.settings import Setting, Settings
@@ -78,6 +79,8 @@ class Subject:
 
 def easy_feed(task: Task = "classification", rows: int = 120, sparse: bool = False) -> Feed:
     """Four columns that tell three classes (``"a"``, ``"b"``, ``"c"``) apart, or one target, nearly without noise."""
+    if task not in ("classification", "regression"):
+        raise UnknownName("task", task, ["classification", "regression"])
     random = np.random.default_rng(5)
     codes = np.arange(rows) % 3
     x = random.normal(size=(rows, 4)) * 0.4

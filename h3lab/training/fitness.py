@@ -14,7 +14,7 @@ from h3lab.errors import DataError, H3labError, ModelError, SpecMismatch, Unknow
 from h3lab.feeds.feed import Feed
 from h3lab.model import Capabilities, Model
 from h3lab.options import Options
-from h3lab.settings import Setting
+from h3lab.settings import Setting, whole
 from h3lab.spec import Spec
 from h3lab.training.metrics import check_metrics
 from h3lab.training.validation import ROWS_AT_A_TIME
@@ -30,10 +30,27 @@ def settings_of(transfer: Distill | None) -> tuple[Setting, ...]:
     return transfer.settings
 
 
+def check_actor(actor: Any) -> None:
+    """UsageError for what is no actor, or has no name."""
+    if not all(hasattr(actor, name) for name in ("name", "model", "pipeline", "adopt")):
+        hint = 'h3.Actor("digits", model)'
+        raise UsageError(f"a {type(actor).__name__} came as actor; expected for example {hint}, before the data.")
+    if not isinstance(actor.name, str) or not actor.name:
+        raise UsageError(f"name={actor.name!r} came; expected text, for example Actor('digits', model).")
+
+
 def check(
-    can: Capabilities, feed: Feed, held_out: Feed | None, options: Options, transfer: Distill | None, ranks: int
+    can: Capabilities,
+    feed: Feed,
+    held_out: Feed | None,
+    options: Options,
+    transfer: Distill | None,
+    share: tuple[int, int],
 ) -> None:
-    """UsageError for what this model cannot do with this data."""
+    """UsageError for what this model cannot do with this data. ``share``: rank and ranks."""
+    ranks = whole("ranks", share[1], 1)
+    if not 0 <= whole("rank", share[0], 0) < ranks:
+        raise UsageError(f"rank={share[0]} of ranks={ranks} came; ranks count from 0.")
     if ranks > 1 and not can.ranks:
         raise UsageError(f"ranks={ranks} came, and this model trains in one process alone. Leave ranks out.")
     if not feed.spec.outputs:
@@ -97,10 +114,13 @@ def class_weights(asked: str | Mapping[Any, float] | None, feed: Feed, can: Capa
         for label, weight in asked.items():
             if label not in known:
                 raise UnknownName("class", label, known)
+            Setting(f"class_weight of {label!r}", float, 1.0, low=0.0).check(weight)
             found[known.index(label)] = weight
         return found
     if asked != "balanced":
-        raise UsageError(f"class_weight={asked!r} came; expected 'balanced', or a dict from label to weight.")
+        raise UsageError(
+            f"class_weight={asked!r} came; expected 'balanced', or a dict from label to weight, {{label: 2.0}}."
+        )
     counts = np.zeros(len(spec.labels), np.int64)
     for batch in feed.epoch(0, batch_size=ROWS_AT_A_TIME, shuffle=False, copy=False):
         counts += np.bincount(np.asarray(batch.y), minlength=len(counts))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from h3lab import estimator, worlds
-from h3lab.errors import UnknownName, UsageError
+from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.feeds import targets
 from h3lab.feeds.feed import Feed
 from h3lab.options import Options
@@ -135,6 +135,8 @@ def held_out(data: Any, feed: Feed, chosen: Mapping[str, Any] | None = None) -> 
         return rows
     if feed.pipeline is None and worlds.holds_examples(data):
         data = worlds.load(worlds.PAIR)(data)
+    if isinstance(data, tuple) and len(data) not in (2, 3):
+        raise UsageError(f"validation came as a tuple of {len(data)}; expected (X, y) or (X, y, weight).")
     if isinstance(data, tuple):
         X, y, weight = (*data, None)[:3]
         made = Feed.of(X, y, weight=weight, task=feed.spec.task, labels=feed.spec.labels)
@@ -213,9 +215,18 @@ def _prepared(
 def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
     """(pipeline, source) of raw rows in any form. What comes beside the rows, as (rows, y) or (rows, y, weight),
     becomes a column, which the pipeline is told of where it knows none."""
+    from h3lab.pipeline import Pipeline
+
+    if not isinstance(pipeline, Pipeline):
+        raise UsageError(
+            f"a {type(pipeline).__name__} came as the actor's pipeline; expected a Pipeline, for example "
+            'h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler()), label="rating").'
+        )
     read = worlds.load(worlds.READ)
     if not isinstance(data, tuple):
         return pipeline, read(data)
+    if len(data) not in (2, 3):
+        raise UsageError(f"a tuple of {len(data)} came as data; expected (rows, y) or (rows, y, weight).")
     X, y, weight = (*data, None)[:3]
     pipeline, table = as_pipeline(pipeline, X), as_table(read(X))
     for what, values in (("label", y), ("weight", weight)):
@@ -228,6 +239,8 @@ def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
             raise UsageError(
                 f"the rows have the column {name!r} already, and a {what} came beside them. Pass one of them."
             )
+        if len(values) != table.num_rows:
+            raise DataError(f"{len(values)} values came as {what} beside {table.num_rows} rows; expected one a row.")
         table = table.append_column(name, [np.asarray(values).tolist()])
         if getattr(pipeline, what) is None:
             pipeline = pipeline.replace(**{what: name})

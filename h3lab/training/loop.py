@@ -56,13 +56,14 @@ def train(
     from sklearn.base import clone
 
     actor = intake.actor_of(actor)
+    fitness.check_actor(actor)
     given, _ = estimator.apart(actor.model, actor.pipeline)
     model: Model = clone(worlds.wrap(given), safe=False)
     steerable = [*model.settings, *fitness.settings_of(transfer)]
     chosen, settings = intake.choices(settings)
     options, values = Options.of(actor, settings, steerable)
     feed, held_out = intake.feeds(actor, data, options, chosen)
-    fitness.check(model.capabilities, feed, held_out, options, transfer, ranks)
+    fitness.check(model.capabilities, feed, held_out, options, transfer, (rank, ranks))
     weights = fitness.class_weights(class_weight, feed, model.capabilities)
     schedule = Schedule(feed, model.capabilities, options, weights, rank, ranks)
     if start is not None:
@@ -158,6 +159,8 @@ class Training:
         """Go on where a snapshot of the same actor and data was taken; before the first record."""
         if self._state not in ("new", "ready"):
             raise UsageError("this training has begun; restore a snapshot into a new one: h3.train(...).restore(tree).")
+        if not isinstance(tree, Mapping) or "rows" not in tree:
+            raise UsageError(f"a {type(tree).__name__} came; expected what training.snapshot() gave.")
         if tree["rows"] != len(self.feed):
             raise UsageError(f"the snapshot is of a training on {tree['rows']} rows; this feed has {len(self.feed)}.")
         self._begin()
