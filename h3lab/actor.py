@@ -143,8 +143,7 @@ class Actor(estimator.Estimator):
         from sklearn.metrics import accuracy_score, r2_score
 
         logits, codes, weight = self._answered(X, y)
-        weight = weight if sample_weight is None else arrays.weights(sample_weight)
-        arrays.same_rows(logits, sample_weight=weight)
+        weight = weight if sample_weight is None else arrays.weights(sample_weight, len(logits))
         if self.spec_.task == "classification":
             return float(accuracy_score(codes, logits.argmax(axis=1), sample_weight=weight))
         return float(r2_score(codes, answers.predictions(logits, self.spec_), sample_weight=weight))
@@ -163,7 +162,6 @@ class Actor(estimator.Estimator):
 
     def to_sklearn(self) -> Any:
         """A plain estimator or Pipeline with the same answers, where model and workers are scikit-learn's."""
-        self._check_learned()
         return worlds.load(worlds.TO_SKLEARN)(self)
 
     def save(self, path: str | Path) -> Path:
@@ -174,9 +172,7 @@ class Actor(estimator.Estimator):
 
     def check(self, lab: Any) -> list[str]:
         """What of it would not reach the engines of a lab, and why, a line each; an empty list where all does."""
-        if not hasattr(lab, "missing"):
-            raise UsageError(f"a {type(lab).__name__} came as lab; expected a Lab: actor.check(h3.Lab()).")
-        found: list[str] = lab.check(self)
+        found: list[str] = estimator.lab_of(lab).check(self)
         return found
 
     @property

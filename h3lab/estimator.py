@@ -102,6 +102,13 @@ def learns_in_steps(actor: Any) -> None:
         )
 
 
+def lab_of(given: Any) -> Any:
+    """A lab; UsageError for anything else."""
+    if not hasattr(given, "missing"):
+        raise UsageError(f"a {type(given).__name__} came as lab; expected a Lab: actor.check(h3.Lab()).")
+    return given
+
+
 def declared_task(model: Any, pipeline: Any) -> Task | None:
     """The task as a pipeline or a model's kind says before any data came; None where the labels will tell."""
     if getattr(pipeline, "task", None) is not None:

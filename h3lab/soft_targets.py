@@ -171,10 +171,8 @@ class _Asked:
         try:
             values = np.asarray(self._teacher(rows), dtype=np.float64)
         except Exception as error:
-            raise ModelError(
-                f"the teacher's function failed: {type(error).__name__}: {error}. It is called with raw rows, a table, "
-                "and returns (rows, classes) probabilities."
-            ) from error
+            told = f"the teacher's function failed: {type(error).__name__}: {error}"
+            raise ModelError(f"{told}. It is called as f(raw rows) -> (rows, classes) probabilities.") from error
         spec = self._feed.spec
         if spec.task == "regression":
             return values.reshape(len(values), -1)

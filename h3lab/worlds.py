@@ -165,7 +165,8 @@ def wrap(model: Any) -> Any:
         came = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         hint = "A function that builds a network goes into TorchModel(build)."
         if isinstance(model, type):
-            hint = f"Write {model.__name__}() with its parentheses; a class that builds a network, TorchModel({model.__name__})."
+            name = model.__name__
+            hint = f"Write {name}() with its parentheses; or, for a class that builds a network, TorchModel({name})."
         elif isinstance(model, str):
             hint = 'For example Actor("digits", LogisticRegression()): the name, then the model.'
         elif type(model).__module__.partition(".")[0] == "keras":

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from h3lab.backends._sklearn import SklearnModel
 from h3lab.backends._sklearn_answers import exact_of, unchanged
-from h3lab.errors import ModelError
+from h3lab.errors import ModelError, NotFittedError
 
 if TYPE_CHECKING:
     from h3lab.actor import Actor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 def to_sklearn(actor: Actor) -> Any:
     """The estimator itself where there is no pipeline, else a Pipeline that takes a DataFrame of raw rows. ModelError
     where the same answers take more than scikit-learn: another backend's model, joined blocks, a softened student."""
+    if not actor.learned:
+        raise NotFittedError(f"actor {actor.name!r} has not learned anything yet: actor.fit(X, y), or lab.train(...).")
     model, pipeline = actor.model_, actor.pipeline_
     if not isinstance(model, SklearnModel):
         raise ModelError(

@@ -202,8 +202,8 @@ def same_rows(x: Inputs, **others: np.ndarray | None) -> None:
         raise DataError("Found array with 0 sample(s): X has no rows, and a feed needs at least one.")
 
 
-def weights(weight: Any) -> np.ndarray | None:
-    """Row weights as floats (rows,); DataError for missing, infinite or negative ones."""
+def weights(weight: Any, rows: int | None = None) -> np.ndarray | None:
+    """Row weights as floats (rows,); DataError for missing, infinite or negative ones, or another number of them."""
     if weight is None:
         return None
     try:
@@ -212,6 +212,8 @@ def weights(weight: Any) -> np.ndarray | None:
         raise DataError(f"weights came as {type(weight).__name__} that are no numbers; expected (rows,).") from error
     if values.ndim != 1:
         raise DataError(f"weights have shape {values.shape}; expected (rows,).")
+    if rows is not None and len(values) != rows:
+        raise DataError(f"{len(values)} weights came for {rows} rows; expected one a row.")
     if not np.isfinite(values).all() or (values < 0).any():
         raise DataError("weights are missing, infinite or negative in some rows; give each a number from 0 on.")
     return values

@@ -84,6 +84,8 @@ def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | N
     pipeline = pipeline_of(actor)
     validation = options.validation
     fraction = _fraction(validation)
+    if isinstance(data, tuple) and any(isinstance(each, Feed) for each in data[:1]):
+        raise UsageError("a Feed came with y beside it, and has its own labels and weights: actor.fit(feed).")
     if isinstance(data, Feed):
         agreement.check(actor, data)
         feed = as_learned(actor, data)
