@@ -115,8 +115,7 @@ def _one(metric: Metric, answers: Any, truth: np.ndarray, weight: np.ndarray | N
 def _answers(logits: np.ndarray, spec: Spec, probable: bool) -> Any:
     """An estimator that has answered already, for scikit-learn's scorers; of margins it makes no probabilities."""
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-
-    from h3lab.estimator import available_if
+    from sklearn.utils.metaestimators import available_if
 
     class Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.empty((len(logits), 0))
@@ -133,7 +132,7 @@ def _answers(logits: np.ndarray, spec: Spec, probable: bool) -> Any:
     class Classifier(ClassifierMixin, Regressor):  # type: ignore[misc]
         classes_ = np.asarray(spec.labels)
 
-        @available_if(lambda self: probable)
+        @available_if(lambda self: probable)  # type: ignore[untyped-decorator]
         def predict_proba(self, X: Inputs) -> np.ndarray:
             return probabilities(logits)
 
