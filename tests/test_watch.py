@@ -441,7 +441,7 @@ def test_a_cell_that_is_executed_again_keeps_one_card(kernel: Kernel):
     assert kernel.value("list(display._exhibits.values())[-1].followers[0].past[0]") == "before"
 
 
-def test_a_busy_loop_is_told_about_ten_times_a_second(kernel: Kernel):
+def test_a_busy_loop_is_told_a_few_times_a_second(kernel: Kernel):
     """With a page that looks on: the news that leave the kernel while its cell computes, and that they are all."""
     kernel.run(
         textwrap.dedent("""

@@ -30,7 +30,7 @@ class Watch:
     """Live curves of any loop in this process, or of several runs in one figure.
 
     ``for record in h3.watch(records, name=None): ...`` yields the records on and shows them in this cell as a run is
-    shown: while the cell is busy, about ten times a second; as a line in a terminal. ``records`` is any iterable of
+    shown: while the cell is busy, about five times a second; as a line in a terminal. ``records`` is any iterable of
     dicts of metrics: a generator of your own, a list, ``h3.train(...)``. A click on *Pause* holds the loop before its
     next record, *Stop* ends it as if nothing more came, and where it is ``h3.train(...)`` its settings can be changed.
     A record may lack ``step``, ``epoch`` and ``seconds``; those yielded have them (see :class:`Watched`).

@@ -29,7 +29,10 @@ LOOK_SECONDS = 0.02
 READ_SECONDS = 0.1
 #: While nobody watches: enough for the last picture.
 IDLE_SECONDS = 1.0
-#: Of the time of a process whose own loop is watched, the screen takes at most so much.
+#: A loop of this process waits for all that the screen does, here and in the threads that send it: about a millisecond
+#: each time.
+LOCAL_SECONDS = 0.2
+#: Of such a process this thread takes at most so much.
 SHARE = 0.01
 #: However costly a look was.
 LATEST_SECONDS = 1.0
@@ -166,8 +169,7 @@ class Follower:
             return IDLE_SECONDS
         since = time.monotonic() - self._read_at
         if self.origin.folder is None:
-            # The loop runs in this process, and what this thread takes is taken from it.
-            return max(READ_SECONDS - since, min(self._cost / SHARE, LATEST_SECONDS))
+            return max(LOCAL_SECONDS - since, min(self._cost / SHARE, LATEST_SECONDS))
         return max(LOOK_SECONDS, READ_SECONDS - since)
 
     def _take_in(self) -> bool:
