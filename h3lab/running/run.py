@@ -199,9 +199,13 @@ class Run:
                 if progress is not None:
                     progress.show(repr(self))
                 if deadline is not None and time.monotonic() > deadline:
+                    if progress is not None:
+                        progress.end(repr(self))
                     return self
                 self._rest()
         except KeyboardInterrupt as interrupt:
+            if progress is not None:
+                progress.end()
             if not self.bound:
                 print(f"The waiting has ended; the run goes on: h3.attach({self.name!r})")
             raise interrupt.with_traceback(None) from None  # where it slept is nobody's affair

@@ -85,6 +85,8 @@ class Panel(anywidget.AnyWidget):
         """Leave the runs and close the comm; twice is fine."""
         for follower in self._followers:
             follower.leave(self)
+        if self.comm is not None:
+            self.layout.close()  # a widget of its own, with a comm of its own, that nothing else closes
         super().close()
 
     @property

@@ -1,15 +1,20 @@
 """Twice, and tomorrow: cells executed again, two notebooks on one laboratory, kernels that die or wait."""
 
+import io
+import json
 import re
 import subprocess
 import sys
 import textwrap
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import h3lab as h3
+from h3lab import cli
 from h3lab.errors import LabError, RunNotFound, UsageError
-from h3lab.running import snapshots
+from h3lab.running import progress, snapshots
 from h3lab.running.folder import folders
 
 from .conftest import network, until
@@ -77,10 +82,13 @@ def test_a_run_that_does_not_exist_is_told_with_the_closest_and_the_list(lab, di
     assert not list(folders("sought"))
 
 
-def test_a_forgotten_paused_run_says_until_when_and_is_then_stopped_with_a_snapshot(lab, long_run):
+def test_a_forgotten_paused_run_says_until_when_and_is_then_stopped_with_a_snapshot(lab, long_run, capsys):
     long_run.pause()
     until(lambda: "lease_ends" in long_run.folder.state, what="it is told until when")
     assert re.search(r"paused .*until \w+ \d\d:\d\d, then its lab stops it; lab.extend\(hours\)", repr(long_run))
+    assert re.search(rf"runs {long_run.name} \(paused until \w+ \d\d:\d\d\)", repr(lab))
+    capsys.readouterr()
+    assert cli.main(["ps"]) == 0 and "paused until" in capsys.readouterr().out
     ends = long_run.folder.state["lease_ends"]
     lab.extend(hours=24)
     until(lambda: long_run.folder.state["lease_ends"] > ends + 11 * 3600, what="it may stay longer")
@@ -115,6 +123,9 @@ def test_set_and_pause_on_a_run_that_waits_hold_from_its_first_step(lab, digits,
     second.stop()
     until(lambda: third.state == "paused", what="it has begun")
     assert third.step == 0 and third.settings.lr == 3e-3
+    fourth = lab.train(h3.Actor("never", h3.TorchModel(network)), digits, epochs=1)
+    until(lambda: "queued behind" in repr(fourth), what="it waits")
+    assert fourth.stop() == "stopped" and fourth.step == 0 and "stopped before it began" in repr(fourth)
     third.resume()
     until(lambda: third.step > 3, what="it trains")
     third.stop()
@@ -184,3 +195,67 @@ def test_two_notebooks_that_prepare_one_feed_at_once_both_have_it(lab, tmp_path)
         notebook.stdin.flush()
     assert [notebook.communicate(timeout=60)[0].split()[-1] for notebook in notebooks] == ["200000"] * 2
     assert len(h3.open_feed(tmp_path / "feed")) == 200_000
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_waiting_prints_sparse_lines_in_a_pipe_and_one_updating_line_in_a_terminal(long_run, monkeypatch, terminal):
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.05)
+    assert long_run.wait(timeout_seconds=1.0) is long_run
+    text = shown.getvalue()
+    assert long_run.name in text and text.endswith("\n")
+    if terminal:
+        assert text.count("\r") > 4 and text.count("\n") == 1
+    else:
+        assert 2 <= text.count("\n") <= 5 and "\r" not in text, "each pause is twice as long as the one before"
+
+
+COUNT = """
+import gc, json, os, threading
+import numpy as np, psutil
+from comm import get_comm_manager
+from sklearn.linear_model import SGDClassifier
+import h3lab as h3
+X, y = np.random.default_rng(0).normal(size=(64, 4)), np.arange(64) % 2
+lab = h3.Lab()
+
+def count():
+    gc.collect()
+    status = lab._folder.status
+    me, keeper, *engines = map(psutil.Process, [os.getpid(), status["pid"], *(slot["pid"] for slot in status["slots"])])
+    print(json.dumps({
+        "threads": threading.active_count(), "descriptors": me.num_fds(), "processes": len(me.children(recursive=True)),
+        "comms": len(get_comm_manager().comms),
+        "keeper": [keeper.num_fds(), keeper.num_threads(), len(keeper.children(recursive=True))],
+        "engines": [[engine.num_threads(), len(engine.children(recursive=True))] for engine in engines],
+        "engines' descriptors": [engine.num_fds() for engine in engines],
+    }))
+"""
+TRAIN = """
+run = lab.train(h3.Actor("leaky", SGDClassifier(loss="log_loss")), (X, y), epochs=3)
+run.wait()
+"""
+
+
+def test_a_cell_that_trains_executed_thirty_times_leaks_nothing(lab):
+    cells = list(map(nbformat.v4.new_code_cell, (COUNT, TRAIN, "count()")))
+    client = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=60, kernel_name="python3")
+
+    def counted(times):
+        for _ in range(times):
+            client.execute_cell(cells[1], 1)
+        until(lambda: not any(slot["run"] for slot in lab._folder.status["slots"]), what="free slots")
+        client.execute_cell(cells[2], 2)
+        return json.loads(cells[2].outputs[0].text)
+
+    with client.setup_kernel():
+        client.execute_cell(cells[0], 0)
+        before, after = counted(22), counted(8)  # a kernel keeps the cards of its last twenty runs
+    # An engine's descriptors of ended children go when its garbage is collected, not at once.
+    few, many = before.pop("engines' descriptors"), after.pop("engines' descriptors")
+    assert after == before and all(late < early + 8 for early, late in zip(few, many, strict=True))
+    assert h3.attach("leaky").name == "leaky/30" and len(h3.runs().query("name.str.startswith('leaky/')")) == 30
+    cards = [output for output in cells[1].outputs if "h3lab-run" in output.get("data", {}).get("text/html", "")]
+    assert len(cards) == 1, "the cell shows its run once, though wait() and its last line both show it"
