@@ -6,6 +6,7 @@ It knows how rows become batches once it is fitted; it does not know how it is f
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from h3lab import worlds
+from h3lab import joins, worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError, guided
 from h3lab.preparing import chain, portrait
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """What fitting found out: ``spec``; ``schema`` (columns and types); ``stages`` (the fitted workers by block);
-    ``names`` (feature names by block); ``how`` (how each worker was fitted, JSON-able); ``fingerprint``."""
+    ``names`` (feature names by block); ``how`` (how each worker was fitted, JSON-able); ``fingerprint``; ``lookups``
+    (where blocks have sources of their own: how these are opened again and looked up, JSON-able)."""
 
     spec: Spec
     schema: pa.Schema
@@ -39,6 +41,7 @@ class Fitted:
     names: Mapping[str, list[str]]
     how: list[dict[str, Any]] = field(default_factory=list)
     fingerprint: str = ""
+    lookups: Mapping[str, Any] | None = None
 
 
 @guided
@@ -139,6 +142,10 @@ class Pipeline:
         new.__dict__ = {**self.__dict__, "_fitted": fitted}
         return new
 
+    def with_lookups(self, lookups: Mapping[str, Any] | None) -> Pipeline:
+        """The same, fitted, that knows where blocks with sources of their own look them up."""
+        return self.with_fitted(dataclasses.replace(self.state, lookups=lookups))
+
     def replace(self, **changes: Any) -> Pipeline:
         """The same blocks with another ``label``, ``task`` and so on; not fitted."""
         known = {name: getattr(self, name) for name in ("label", "task", "weight", "join", "dtype", "seed")}
@@ -154,6 +161,7 @@ class Pipeline:
         of another type.
         """
         state = self.state
+        rows = joins.with_lookups(rows, state.lookups)
         if isinstance(rows, np.ndarray) and self.takes_arrays:
             rows = worlds.load("h3lab.sources:read")(rows)
         table = as_table(rows, state.schema.names, [*filter(None, (getattr(self, name) for name in told))])

@@ -55,11 +55,18 @@ class Preprocessor:
 
     @property
     def names(self) -> list[str]:
-        """The columns as a list."""
+        """The columns, as the joined rows call them: ``source.column`` where the block has a source of its own."""
+        return self.bare if self.source is None else [f"{self.source}.{name}" for name in self.bare]
+
+    @property
+    def bare(self) -> list[str]:
+        """The columns, as they were written and as workers see them."""
         return [self.columns] if isinstance(self.columns, str) else list(self.columns)
 
     def cells(self, table: pa.Table) -> Any:
         """This block's columns of a table, as its first worker gets them."""
+        if self.source is not None:
+            table = table.select(self.names).rename_columns(self.bare)
         return select(table, self.columns)
 
     def __repr__(self) -> str:

@@ -183,14 +183,19 @@ class Lab:
         *,
         to: str | Path | None = None,
         label: str | None = None,
+        keys: Any = None,
+        on_missing: str = "error",
+        on_duplicate: str = "error",
         on_null_label: str = "error",
     ) -> Any:
-        """A Feed of a source's rows, prepared on the engines and stored in the folder ``to`` (None: under
+        """A Feed of a source's rows, prepared on the engines and stored in the folder or at the URL ``to`` (None: under
         ``$H3LAB_HOME/feeds``); see :func:`h3lab.preparing.prepare.prepare`."""
         from h3lab.preparing.from_sklearn import as_pipeline
+        from h3lab.preparing.matching import opened
         from h3lab.preparing.prepare import prepare
 
         pipeline = as_pipeline(pipeline, source, label)
+        source = opened(pipeline, source, keys, on_missing, on_duplicate)
         self._alive()
         line = Line()
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else to

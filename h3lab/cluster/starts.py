@@ -168,16 +168,16 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
 def _prepared(lab: Any, pipeline: Any, data: Any, options: Any, chosen: dict[str, Any]) -> tuple[Any, Any]:
     """Raw rows through the engines; those to validate on are set aside before anything is fitted."""
     from h3lab.feeds.feed import Feed
+    from h3lab.training import intake
 
-    rows, held = worlds.load(worlds.READ)(data), options.validation
+    (pipeline, rows), held = intake.raw_rows(pipeline, data, chosen), options.validation
     if isinstance(held, Real):
         rows, held = rows.split(test=float(held), seed=options.seed)
-    feed = lab.prepare(pipeline, rows, **chosen)
+    own = {name: value for name, value in chosen.items() if name == "on_null_label"}  # the rest is in the source
+    feed = lab.prepare(pipeline, rows, **own)
     if held is None or isinstance(held, Feed):
         return feed, held
     if isinstance(held, tuple):
-        from h3lab.training import intake
-
         return feed, intake.held_out(held, feed)
     return feed, lab.prepare(feed.pipeline, held, **chosen)
 

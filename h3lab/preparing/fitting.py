@@ -135,7 +135,7 @@ def finished(job: Job, growing: dict[str, Growing], labels: Labels | None) -> Pi
         x = chain.finished(one.x, one.where)
         shape = tuple(int(n) for n in x.shape[1:])
         blocks[name] = Block(name, shape, pipeline.dtype or str(x.dtype), hasattr(x, "indptr"))
-        names[name] = chain.feature_names(one.stages, one.block.names, int(np.prod(shape)))
+        names[name] = chain.feature_names(one.stages, one.block.bare, int(np.prod(shape)))
     features = sum(int(np.prod(block.shape)) for block in blocks.values())
     shape = next(iter(blocks.values())).shape if len(blocks) == 1 and pipeline.join == "concat" else (features,)
     if labels is None:

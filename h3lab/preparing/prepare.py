@@ -25,6 +25,7 @@ from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, fit
 from h3lab.preparing.from_sklearn import as_pipeline
 from h3lab.preparing.landed import in_memory, land
+from h3lab.preparing.matching import check_blocks, lookups_of, matched, opened
 from h3lab.preparing.passes import Job, write
 from h3lab.preparing.workroom import Shared, workroom
 from h3lab.serial import documents
@@ -39,7 +40,10 @@ def prepare(
     *,
     to: Path | str | None = None,
     label: str | None = None,
+    keys: Any = None,
     executor: Executor | None = None,
+    on_missing: str = "error",
+    on_duplicate: str = "error",
     on_null_label: str = "error",
     progress: Progress | None = None,
 ) -> Feed:
@@ -50,11 +54,16 @@ def prepare(
     ``source``: whatever ``h3.read`` takes. ``to``: the folder to store it in, where what has not changed is reused;
     None keeps it in memory. ``label``: names the label where the pipeline does not. ``executor``: where parts are
     worked on. ``on_null_label``: ``"error"``, or ``"drop"`` leaves out rows without a label. ``progress``: called with
-    (what is done, parts done, parts in all). Errors name columns that are missing, misspelt or of a wrong type, rows
+    (what is done, parts done, parts in all).
+
+    Where blocks have sources of their own, ``source`` is a dict of sources, the first of which gives the rows, and
+    ``keys`` says by which columns each other one is looked up. ``on_missing``: ``"error"``, ``"drop"`` leaves out rows
+    whose key is not there, ``"fill"`` gives their columns nulls. ``on_duplicate``: ``"error"``, or ``"first"`` takes
+    the first row of a key that stands twice. Errors name columns that are missing, misspelt or of a wrong type, rows
     without labels and labels that a fitted pipeline does not know; a feed that was stored before stays as it is.
     """
     pipeline = as_pipeline(pipeline, source, label)
-    source = source if isinstance(source, Source) else worlds.load("h3lab.sources:read")(source)
+    source = opened(pipeline, source, keys, on_missing, on_duplicate)
     pipeline = labelled(pipeline, label)
     check_source(pipeline, source, on_null_label)
     parts = list(source.parts())
@@ -65,19 +74,24 @@ def prepare(
         return _opened(store, found, pipeline)
     executor = executor or Here()
     with _alone(store), _room(store) as folder:
-        if not isinstance(executor, Here) and in_memory(source.describe()):
+        source, counts = matched(pipeline, source, folder, executor, show)
+        if not isinstance(executor, Here) and not counts and in_memory(source.describe()):
             told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
             source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
         job = Job(pipeline, source, parts, _schema(pipeline, source), folder, on_null_label == "drop", {})
-        return _prepared(job, store, executor, show, on_null_label)
+        return _prepared(job, store, executor, show, on_null_label, counts)
 
 
-def _prepared(job: Job, store: Any, executor: Executor, show: Progress, on_null_label: str) -> Feed:
+def _prepared(
+    job: Job, store: Any, executor: Executor, show: Progress, on_null_label: str, matches: dict[str, Any]
+) -> Feed:
     counts: dict[str, Any] = {"passes": 0, "fit_seconds": 0.0}
     if job.pipeline.fitted:
         job = replace(job, schema=job.pipeline.state.schema, stages=job.pipeline.state.stages)
     else:
         job, counts = fit(job, executor, show)
+        job = replace(job, pipeline=job.pipeline.with_lookups(lookups_of(job.source)))
+    counts |= matches
     # Rows go by storage: without a folder to keep, other processes still write them to the workroom.
     where = store or (None if isinstance(executor, Here) else worlds.load("h3lab.stores:open_store")(job.folder))
     job = replace(job, store=None if where is None else where.folder)
@@ -145,13 +159,8 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
         raise UnknownName("on_null_label", on_null_label, ["error", "drop"])
     if not source.bounded or not source.replayable:
         raise UsageError(f"{source.title} has no end, or cannot be read twice. Land a piece of it as files first.")
+    check_blocks(pipeline, source)
     known = source.schema.names
-    for block in pipeline.preprocessors:
-        if block.source is not None:
-            raise UsageError(
-                f"block {block.name!r} has a source of its own, {block.source!r}. Blocks from several sources are not "
-                "joined yet; join them into one table first."
-            )
     told = [] if pipeline.fitted else [name for name in (pipeline.label, pipeline.weight) if name]
     for block in pipeline.preprocessors:
         for name in block.names:

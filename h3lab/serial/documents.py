@@ -40,6 +40,7 @@ def to_document(pipeline: Pipeline) -> dict[str, Any]:
             "names": {name: list(names) for name, names in state.names.items()},
             "how": state.how,
             "fingerprint": state.fingerprint,
+            "lookups": None if state.lookups is None else json.dumps(state.lookups),
             "stages": {name: _saved_stages(stages, name) for name, stages in state.stages.items()},
         }
     return document
@@ -63,7 +64,8 @@ def from_document(tree: Mapping[str, Any], types: Iterable[Any] = ()) -> Pipelin
     stages = {name: _loaded_stages(saved, name, types) for name, saved in f["stages"].items()}
     schema = pa.ipc.read_schema(pa.py_buffer(f["schema"]))
     spec = Spec.from_json(json.loads(f["spec"]))
-    return pipeline.with_fitted(Fitted(spec, schema, stages, f["names"], f["how"], f["fingerprint"]))
+    lookups = None if f.get("lookups") is None else json.loads(f["lookups"])
+    return pipeline.with_fitted(Fitted(spec, schema, stages, f["names"], f["how"], f["fingerprint"], lookups))
 
 
 def missing(document: Mapping[str, Any]) -> str | None:

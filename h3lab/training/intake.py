@@ -26,11 +26,11 @@ from h3lab.training.validation import check_same
 
 
 def choices(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(how rows are prepared: what begins with ``on_``, as ``prepare`` takes it; the other settings)."""
+    """(how rows are prepared: ``keys`` and what begins with ``on_``, as ``prepare`` takes it; the other settings)."""
     from h3lab.preparing.prepare import prepare
 
-    known = [name for name in inspect.signature(prepare).parameters if name.startswith("on_")]
-    found = {name: value for name, value in settings.items() if name.startswith("on_")}
+    known = [name for name in inspect.signature(prepare).parameters if name.startswith("on_") or name == "keys"]
+    found = {name: value for name, value in settings.items() if name.startswith("on_") or name == "keys"}
     for name in found:
         if name not in known:
             raise UnknownName("choice of how rows are prepared", name, known)
@@ -203,7 +203,8 @@ def _prepared(
     """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
     from h3lab.preparing.prepare import prepare
 
-    pipeline, rows = raw_rows(pipeline_of(actor), data)
+    pipeline, rows = raw_rows(pipeline_of(actor), data, chosen)
+    chosen = {name: value for name, value in chosen.items() if name == "on_null_label"}  # the rest is in the source
     pipeline = decided(actor, pipeline)
     if fraction is None:
         feed = as_learned(actor, prepare(pipeline, rows, **chosen))
@@ -214,10 +215,11 @@ def _prepared(
     return feed, prepare(feed.pipeline, aside, **chosen)
 
 
-def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
-    """(pipeline, source) of raw rows in any form. What comes beside the rows, as (rows, y) or (rows, y, weight),
-    becomes a column, which the pipeline is told of where it knows none."""
+def raw_rows(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """(pipeline, source) of raw rows in any form, several sources joined as ``chosen`` says. What comes beside the
+    rows, as (rows, y) or (rows, y, weight), becomes a column, which the pipeline is told of where it knows none."""
     from h3lab.pipeline import Pipeline
+    from h3lab.preparing.matching import opened
 
     if not isinstance(pipeline, Pipeline):
         raise UsageError(
@@ -226,7 +228,9 @@ def raw_rows(pipeline: Any, data: Any) -> tuple[Any, Any]:
         )
     read = worlds.load(worlds.READ)
     if not isinstance(data, tuple):
-        return pipeline, read(data)
+        joining: dict[str, Any] = {"keys": None, "on_missing": "error", "on_duplicate": "error"}
+        joining |= {name: value for name, value in (chosen or {}).items() if name in joining}
+        return pipeline, opened(pipeline, data, **joining)
     if len(data) not in (2, 3):
         raise UsageError(f"a tuple of {len(data)} came as data; expected (rows, y) or (rows, y, weight).")
     X, y, weight = (*data, None)[:3]
