@@ -367,5 +367,5 @@ def test_the_users_workers_stay_as_they_are(frame: pd.DataFrame) -> None:
     before = pipeline.recipe
     feed = prepare(pipeline, CutSource(frame, [30]))
     assert not hasattr(scaler, "mean_") and svd.random_state is None and pipeline.recipe == before
-    assert [entry["how"] for entry in feed.pipeline.state.how] == ["merged", "merged", "column", "frozen"]
+    assert [entry["how"] for entry in feed.pipeline.state.how] == ["merged", "merged", "merged", "frozen"]
     np.testing.assert_array_equal(feed.arrays()[0][:, 3], frozen.transform(frame[["price"]])[:, 0])
