@@ -6,7 +6,6 @@ It knows how rows become batches once it is fitted; it does not know how it is f
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from h3lab import joins, worlds
+from h3lab import worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError, guided
+from h3lab.joining import joined
 from h3lab.preparing import chain, portrait
 from h3lab.preparing.cells import Cells, as_table, check_columns, kind, number_type
 from h3lab.preparing.labels import encode, null_labels, present
@@ -142,10 +142,6 @@ class Pipeline:
         new.__dict__ = {**self.__dict__, "_fitted": fitted}
         return new
 
-    def with_lookups(self, lookups: Mapping[str, Any] | None) -> Pipeline:
-        """The same, fitted, that knows where blocks with sources of their own look them up."""
-        return self.with_fitted(dataclasses.replace(self.state, lookups=lookups))
-
     def replace(self, **changes: Any) -> Pipeline:
         """The same blocks with another ``label``, ``task`` and so on; not fitted."""
         known = {name: getattr(self, name) for name in ("label", "task", "weight", "join", "dtype", "seed")}
@@ -161,7 +157,7 @@ class Pipeline:
         of another type.
         """
         state = self.state
-        rows = joins.with_lookups(rows, state.lookups)
+        rows = joined.with_lookups(rows, state.lookups)
         if isinstance(rows, np.ndarray) and self.takes_arrays:
             rows = worlds.load("h3lab.sources:read")(rows)
         table = as_table(rows, state.schema.names, [*filter(None, (getattr(self, name) for name in told))])

@@ -116,7 +116,7 @@ SOURCES = {
     "files": "h3lab.sources.files:reopen",
     "memory": "h3lab.sources.frames:reopen",
     "keyed": "h3lab.keys:reopen",
-    "joined": "h3lab.joins:reopen",
+    "joined": "h3lab.joining.joined:reopen",
     "split": "h3lab.splits:reopen",
     "sql": "h3lab.sources.sql:reopen",
 }

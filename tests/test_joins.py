@@ -12,9 +12,10 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import h3lab as h3
-from h3lab import joins, worlds
+from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
-from h3lab.joins import Joined, Policies
+from h3lab.joining import joined as joins
+from h3lab.joining.joined import Joined, Policies
 from h3lab.preparing.prepare import prepare
 from h3lab.testing import check_source
 

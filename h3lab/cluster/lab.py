@@ -197,12 +197,10 @@ class Lab:
         pipeline = as_pipeline(pipeline, source, label)
         source = opened(pipeline, source, keys, on_missing, on_duplicate)
         self._alive()
-        line = Line()
         folder = feed_folder(pipeline, source, label, on_null_label) if to is None else to
+        line, place = Line(), folder if is_url(str(folder)) else Path(folder).expanduser().absolute()
         # The same cell in two notebooks: the second one finds everything done.
-        told = "another notebook prepares this feed"
-        place = folder if is_url(str(folder)) else Path(folder).expanduser().absolute()
-        with alone(place, lambda seconds: line.show(f"{told}, {duration(seconds)}")):
+        with alone(place, lambda seconds: line.show(f"another notebook prepares this feed, {duration(seconds)}")):
             feed = prepare(
                 pipeline,
                 source,

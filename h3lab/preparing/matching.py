@@ -1,6 +1,6 @@
 """Matching: whether all rows find what they look up, counted before anything is fitted.
 
-It knows parts and counts; how keys are looked up is in ``joins``.
+It knows parts and counts; how keys are looked up is in ``joining``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.errors import UnknownName, UsageError
-from h3lab.joins import Joined, join, with_lookups
+from h3lab.joining.joined import Joined, join, with_lookups
 from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress

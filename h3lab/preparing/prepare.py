@@ -90,7 +90,8 @@ def _prepared(
         job = replace(job, schema=job.pipeline.state.schema, stages=job.pipeline.state.stages)
     else:
         job, counts = fit(job, executor, show)
-        job = replace(job, pipeline=job.pipeline.with_lookups(lookups_of(job.source)))
+        told = replace(job.pipeline.state, lookups=lookups_of(job.source))
+        job = replace(job, pipeline=job.pipeline.with_fitted(told))
     counts |= matches
     # Rows go by storage: without a folder to keep, other processes still write them to the workroom.
     where = store or (None if isinstance(executor, Here) else worlds.load("h3lab.stores:open_store")(job.folder))

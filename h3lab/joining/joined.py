@@ -15,7 +15,7 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
-from h3lab.lookup import Lookup, alike
+from h3lab.joining.lookup import Lookup, alike
 from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Part, Source
 
