@@ -32,6 +32,7 @@ _starting = threading.local()  # the kind of child that this thread is starting
 _connect = forkserver.connect_to_new_process
 
 IDLE_SECONDS = 2.0
+FIRST_SLOT = "slot0"
 
 #: What a child may run: kind → module and function. Nothing else can be asked for.
 KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:run_worker"}
@@ -45,7 +46,9 @@ def open_host(home: str) -> dict[str, Any]:
     for kind, server in _servers.items():
         server.set_forkserver_preload([f"h3lab.cluster.preload_{kind}"])
     _servers["worker"].ensure_running()
-    threading.Thread(target=_get_ready, name="get ready", daemon=True).start()
+    # One slot that is ready for a run at once is worth its two hundred megabytes; the others import on their first one.
+    if os.environ.get("H3LAB_SLOT", FIRST_SLOT) == FIRST_SLOT:
+        threading.Thread(target=_get_ready, name="get ready", daemon=True).start()
     pid = os.getpid()
     return {
         "slot": os.environ.get("H3LAB_SLOT"),

@@ -1,0 +1,136 @@
+"""Takes the pictures of this folder anew, in a real JupyterLab: ``python docs/images/take.py demo guess``.
+
+A picture is a notebook, what to wait for, and how many of its cells are shown. With ``--report`` it prints how long the
+first painted curve took after the kernel had started, and the memory (sum of PSS) of everything that then lived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent / "tests"))
+SCRATCH = Path(tempfile.mkdtemp(prefix="h3-"))  # before anything imports h3lab
+os.environ["H3LAB_HOME"] = str(SCRATCH / "lab")
+
+import psutil
+from browsing import CHROMIUM, FLAGS, Jupyter, Notebook
+from playwright.sync_api import sync_playwright
+
+
+class Picture(NamedTuple):
+    """``cells`` are run one after another, and all are shown; ``ready`` says when to press the button."""
+
+    cells: list[str]
+    ready: Callable[[Notebook], bool] = lambda book: True
+    theme: str = "JupyterLab Light"
+    width: int = 1100
+
+
+GUESS = """\
+import h3lab as h3, nycflights13_table
+print(h3.Pipeline.guess(nycflights13_table.flights, label="arr_delay"))"""
+NOUNS = [
+    "import h3lab as h3; from h3lab.demos import spam\nrows, _ = h3.read(spam.MESSAGES).split(test=0.2, seed=0)\nrows",
+    "spam.pipeline()",
+    "lab = h3.Lab()\nlab",
+    "feed = lab.prepare(spam.pipeline(), rows)\nfeed",
+    'teacher = h3.Actor("teacher", h3.TorchModel(spam.large_network)).fit(feed.arrays()[0][:500], feed.arrays()[1][:500])\n'
+    "teacher",
+]
+
+
+def half_way(book: Notebook) -> bool:
+    """The card's curves have a shape: somebody has raised the rate, and seen what it does."""
+    if 3000 < book.painted() and "1e-3" not in book.text("code"):
+        book.type("lr", "1e-3")
+    return book.painted() > 6000
+
+
+PICTURES = {
+    "demo": Picture(["import h3lab as h3\nh3.demo()"], half_way),
+    "nouns": Picture(NOUNS),
+    "nouns-dark": Picture(NOUNS, theme="JupyterLab Dark"),
+}
+
+
+def take(name: str, out: Path, book: Notebook, report: bool) -> None:
+    """Run the cells of a picture, wait, and write it."""
+    picture, began = PICTURES[name], time.monotonic()
+    book.page.evaluate("(t) => jupyterapp.commands.execute('apputils:change-theme', { theme: t })", picture.theme)
+    for index in range(len(picture.cells)):
+        book.run(index)
+    if report:
+        book.wait(book.painted, 60, "a curve")
+        print(f"{name}: first curve {time.monotonic() - began:.1f} s after its cell began", flush=True)
+    book.wait(lambda: picture.ready(book), 240, "what the picture shows")
+    if report:
+        print(f"{name}: {sum(memory().values()) / 1e6:,.0f} MB: {memory()}", flush=True)
+    page = book.page
+    page.evaluate("() => jupyterapp.shell.collapseLeft()")
+    page.set_viewport_size({"width": picture.width, "height": 2400})  # so high that nothing is scrolled away
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1000)  # the page is laid out anew, and animations end
+    boxes = [cell.bounding_box() for cell in page.locator(".jp-Notebook-cell").all()[: len(picture.cells)]]
+    top, bottom = boxes[0]["y"], max(box["y"] + box["height"] for box in boxes)
+    clip = {"x": boxes[0]["x"], "y": top, "width": boxes[0]["width"], "height": bottom - top}
+    page.screenshot(path=out / f"{name}.png", clip=clip)
+
+
+def memory() -> dict[str, int]:
+    """PSS in bytes of the kernel and of what its laboratory runs, by what each is."""
+    found: dict[str, int] = {}
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            if process.environ().get("H3LAB_HOME") != os.environ["H3LAB_HOME"] or "jupyter lab" in words:
+                continue
+            kinds = ("keeper", "controller", "ipyparallel.engine", "forkserver", "ipykernel")
+            kind = next((kind for kind in kinds if kind in words), None)
+            if kind is not None:
+                found[f"{kind} {process.pid}"] = process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=PICTURES)
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if chromium is None:
+        sys.exit("This needs chromium (Debian: apt-get install chromium).")
+    server = Jupyter(SCRATCH / "jupyter")
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+            for name in options.names:
+                page = browser.new_page(
+                    viewport={"width": PICTURES[name].width, "height": 900}, device_scale_factor=1.5
+                )
+                take(name, options.out, Notebook(page, server, server.write(PICTURES[name].cells)), options.report)
+                page.close()
+    finally:
+        import h3lab as h3
+        from h3lab.cluster.labfolder import LabFolder
+
+        if LabFolder().kept:
+            h3.Lab().close(force=True)
+        server.close()
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
