@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Tags
 
-from h3lab import estimator, worlds
+from h3lab import brief, estimator, worlds
 from h3lab.errors import UsageError, guided
 from h3lab.feeds import arrays, targets
 from h3lab.feeds.feed import Feed
@@ -238,7 +238,9 @@ class Actor(estimator.Estimator):
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         learned = str(self.spec_) if hasattr(self, "spec_") else "not trained"
         pipeline = "" if self.pipeline is None and getattr(self, "pipeline_", None) is None else ", with a pipeline"
-        return f"Actor({self.name!r}, {self.model!r}: {learned}{pipeline})"
+        told = f": {learned}{pipeline})"
+        name = brief.word(self.name)
+        return f"Actor({name}, {brief.word(self.model, brief.LINE - len(name) - len(told) - 8)}{told}"
 
 
 def __getattr__(name: str) -> Any:

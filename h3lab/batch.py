@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from h3lab import brief
 from h3lab.errors import DataError
 
 #: One prepared input: a dense array or CSR matrix of shape (rows, ...), or a dict of such by block (``join="blocks"``).
@@ -63,7 +64,7 @@ def free_memory() -> float:
         return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Batch:
     """Rows of a feed.
 
@@ -85,6 +86,13 @@ class Batch:
 
     def __len__(self) -> int:
         return rows_of(self.x)
+
+    def __repr__(self) -> str:
+        inputs = self.x if isinstance(self.x, Mapping) else {"x": self.x}
+        names = ("y", "weight", "soft", "keys")
+        parts = {**inputs, **{name: getattr(self, name) for name in names if getattr(self, name) is not None}}
+        told = [f"{name} {tuple(np.shape(part))} {part.dtype}" for name, part in parts.items()]
+        return f"Batch({brief.listed(told, brief.LINE - 7)})"
 
     def take(self, index: Any) -> Batch:
         """The same columns at some rows (slice, positions or mask)."""

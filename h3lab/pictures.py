@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from h3lab import brief
 from h3lab.errors import redacted
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def source_text(source: Source) -> str:
     """Title, columns with their types, and five rows."""
     lines = [" · ".join(filter(None, [f"Source: {_try(lambda: source.title)}", _try(source.size)]))]
     lines.append(_try(lambda: _columns(source)))
-    lines.append(_try(lambda: _frame(source).to_string(max_colwidth=40, index=False)))
-    return "\n".join(filter(None, lines))
+    lines.append(_try(lambda: _rows(_frame(source))))
+    return "\n".join(brief.cut(line) for text in lines for line in text.splitlines() if line)
 
 
 def source_html(source: Source) -> str:
@@ -57,9 +58,17 @@ def _type(type_: Any) -> str:
 
 
 def _columns(source: Source) -> str:
-    fields = [f"{field.name}: {_type(field.type)}" for field in source.schema]
-    more = f", ... ({len(fields)} columns)" if len(fields) > SHOWN else ""
-    return ", ".join(fields[:SHOWN]) + more
+    return brief.listed(f"{brief.line(field.name, brief.NAME - 12)}: {_type(field.type)}" for field in source.schema)
+
+
+def _rows(frame: Any) -> str:
+    """As many columns as fit the line, from the left."""
+    frame = frame.rename(columns=lambda name: brief.line(name, brief.NAME))
+    for columns in range(frame.shape[1], 0, -1):
+        text: str = frame.iloc[:, :columns].to_string(max_colwidth=brief.NAME, index=False)
+        if columns == 1 or len(text.partition("\n")[0]) <= brief.LINE:
+            return text
+    return ""
 
 
 def _frame(source: Source) -> Any:
@@ -90,9 +99,9 @@ def feed_line(feed: Feed) -> str:
     spec = feed.spec
     task = str(spec).rpartition(", ")[0] if spec.outputs else "no label"
     blocks = [f"{b.name} ({shape_of(b.shape)}) {b.dtype}{' sparse' if b.sparse else ''}" for b in spec.blocks.values()]
-    more = f", ... ({len(blocks)} blocks)" if len(blocks) > SHOWN else ""
+    told = f"{len(feed):,} rows · {task} · {spec.features:,} features · "
     left = f" · {feed.dropped:,} rows without a label left out" if feed.dropped else ""
-    return f"{len(feed):,} rows · {task} · {spec.features:,} features · {', '.join(blocks[:SHOWN])}{more}{left}"
+    return told + brief.listed(blocks, brief.LINE - len(f"Feed: {told}{left}")) + left
 
 
 def feed_html(feed: Feed) -> str:

@@ -70,5 +70,4 @@ class Preprocessor:
         return select(table, self.columns)
 
     def __repr__(self) -> str:
-        code, remark = portrait.block_text(self)
-        return code + (f"  # {remark}" if remark else "")
+        return portrait.block_lines(self)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from h3lab import brief
 from h3lab.errors import NotOffered, UnknownName, UsageError
 
 
@@ -45,6 +46,13 @@ class Setting:
                 f"{self.name}={value!r} came; expected {self._expected()}, for example {self.name}={self.default!r}."
             )
         return self.kind(value)
+
+    def __repr__(self) -> str:
+        told = [repr(self.name), self.kind.__name__, brief.word(self.default)]
+        names = ("low", "high", "log", "choices", "steerable")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(type(self), name)}
+        told += [f"{name}={brief.word(value)}" for name, value in given.items()]
+        return f"Setting({brief.listed(told, brief.LINE - 9)})"
 
     def _accepts(self) -> tuple[type, ...]:
         return (int, float) if self.kind in (int, float) else (self.kind,)
@@ -143,7 +151,9 @@ class Settings(Mapping[str, Any]):
         return hash(tuple(self._values.items()))
 
     def __repr__(self) -> str:
-        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+        return (
+            f"Settings({brief.listed([f'{name}={value!r}' for name, value in self._values.items()], brief.LINE - 10)})"
+        )
 
 
 def _restore(declared: tuple[Setting, ...], values: dict[str, Any]) -> Settings:

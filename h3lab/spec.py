@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from h3lab import brief
 from h3lab.errors import DataError, OutOfRange
 
 Task = Literal["classification", "regression"]
@@ -83,6 +84,15 @@ class Spec:
     def __str__(self) -> str:
         what = f"classification, {self.classes} classes" if self.task == "classification" else "regression"
         return f"{what}, {self.features} features"
+
+    def __repr__(self) -> str:
+        shape = "" if self.shape == (self.features,) else f", shape={self.shape}"
+        labels = (
+            "" if self.labels is None else f", labels={brief.listed(map(repr, np.asarray(self.labels).tolist()), 60)}"
+        )
+        room = brief.LINE - len(f"Spec({self}{shape}{labels}, blocks=)")
+        blocks = f", blocks={brief.listed(self.blocks, room)}" if self.blocks else ""
+        return brief.line(f"Spec({self}{shape}{labels}{blocks})")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form; labels become plain Python values."""

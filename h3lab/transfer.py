@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from h3lab import brief
 from h3lab.errors import UnknownName, UsageError, guided
 from h3lab.feeds.feed import Feed
 from h3lab.settings import Setting, Settings
@@ -103,5 +104,9 @@ class Distill:
 
     def __repr__(self) -> str:
         hard = "1 - soft" if self.hard is None else self.hard
-        names = ", ".join(str(getattr(t, "name", t)) for t, _ in self.teachers())
-        return f"Distill({names}, temperature={self.temperature}, soft={self.soft}, hard={hard}, loss={self.loss!r})"
+        rest = f"temperature={self.temperature}, soft={self.soft}, hard={hard}, loss={self.loss!r}"
+        names = brief.listed(
+            [brief.word(t, brief.NAME) if not hasattr(t, "name") else t.name for t, _ in self.teachers()],
+            brief.LINE - len(rest) - 11,
+        )
+        return f"Distill({names}, {rest})"

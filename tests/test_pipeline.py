@@ -60,8 +60,8 @@ def recipe(**settings: Any) -> Pipeline:
 def test_the_text_is_the_code_and_says_what_is_cloned() -> None:
     assert repr(recipe(weight="trust", dtype="float32")) == (
         "Pipeline(\n"
-        "    Preprocessor('text', ['title', 'body'], TfidfVectorizer(), TruncatedSVD(n_components=3)),"
-        "  # TfidfVectorizer: one for each column\n"
+        "    # TfidfVectorizer: one for each column\n"
+        "    Preprocessor('text', ['title', 'body'], TfidfVectorizer(), TruncatedSVD(n_components=3)),\n"
         "    Preprocessor('numbers', ['price', 'stars'], StandardScaler()),\n"
         "    Preprocessor('city', ['city'], OneHotEncoder(handle_unknown='ignore')),\n"
         "    label='rating', weight='trust', dtype='float32'\n"

@@ -16,14 +16,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent.parent / "tests"))
-SCRATCH = Path(tempfile.mkdtemp(prefix="h3-"))  # before anything imports h3lab
-os.environ["H3LAB_HOME"] = str(SCRATCH / "lab")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+os.environ["H3LAB_HOME"] = tempfile.mkdtemp(prefix="h3-")  # before anything imports h3lab
 
 import psutil
 from browsing import CHROMIUM, FLAGS, Jupyter, Notebook
 from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).resolve().parent
+SCRATCH = Path(os.environ["H3LAB_HOME"])
 
 
 class Picture(NamedTuple):
@@ -43,8 +44,7 @@ NOUNS = [
     "spam.pipeline()",
     "lab = h3.Lab()\nlab",
     "feed = lab.prepare(spam.pipeline(), rows)\nfeed",
-    'teacher = h3.Actor("teacher", h3.TorchModel(spam.large_network)).fit(feed.arrays()[0][:500], feed.arrays()[1][:500])\n'
-    "teacher",
+    'X, y = feed.arrays()\nh3.Actor("teacher", h3.TorchModel(spam.large_network), epochs=1).fit(X[:500], y[:500])',
 ]
 
 

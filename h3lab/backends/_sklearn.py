@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, get_tags
 
+from h3lab import brief
 from h3lab.backends import _sklearn_traits as traits
 from h3lab.backends._sklearn_answers import answers
 from h3lab.backends._sklearn_parameters import parameters, with_parameters
@@ -170,8 +171,7 @@ class SklearnModel(BaseEstimator):
         self._built()
         given = dict(parameters)
         temperature = float(given.pop("temperature", 1.0))
-        types = trust.types_in(self.estimator)
-        self.estimator_ = with_parameters(self.estimator_, given, self.spec_, types)
+        self.estimator_ = with_parameters(self.estimator_, given, self.spec_, trust.types_in(self.estimator))
         self.temperature_ = temperature
         if (grows := self._traits.grows) is not None:  # the next step adds to the members that came
             self._steps = int(getattr(self.estimator_, grows))
@@ -192,8 +192,8 @@ class SklearnModel(BaseEstimator):
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:
         shown = "" if self.task == "regression" else f", clip={self._clip:.3g}"
-        heat = "" if self._temperature == 1.0 else f", temperature={self._temperature:g}"
-        return f"SklearnModel({self.estimator!r}{shown}{heat})"
+        shown += "" if self._temperature == 1.0 else f", temperature={self._temperature:g}"
+        return f"SklearnModel({brief.word(self.estimator, brief.LINE - len(shown) - 14)}{shown})"
 
     def __sklearn_tags__(self) -> Tags:
         try:

@@ -16,6 +16,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 
+from h3lab import brief
 from h3lab.backends import _torch_lightning as lightning
 from h3lab.backends._torch_build import made, materialize, seeded, tensors, word
 from h3lab.backends._torch_check import check
@@ -212,7 +213,7 @@ class TorchModel(BaseEstimator):
         defaults = inspect.signature(type(self)).parameters
         given = {name: value for name, value in self.get_params().items() if value is not defaults[name].default}
         words = [word(given.pop("build")), *(f"{name}={word(value)}" for name, value in given.items())]
-        return f"{type(self).__name__}({', '.join(words)})"
+        return f"{type(self).__name__}({brief.listed(words, brief.LINE - len(type(self).__name__) - 2)})"
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

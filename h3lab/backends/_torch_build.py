@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from h3lab import brief
 from h3lab.backends import _torch_keras as keras
 from h3lab.backends import _torch_lightning as lightning
 from h3lab.backends._torch_rows import Rows
@@ -83,4 +84,4 @@ def word(value: Any) -> str:
     """An argument as a repr shows it: an address in memory says nothing, and differs in every process."""
     if isinstance(value, torch.nn.Module):
         return f"{type(value).__name__}(...)"
-    return getattr(value, "__name__", None) or repr(value)
+    return brief.word(value)

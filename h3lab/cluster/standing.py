@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from h3lab import brief
 from h3lab.home import room
 from h3lab.running.folder import RunFolder
 
@@ -41,4 +42,5 @@ def line(name: str, status: Mapping[str, Any]) -> str:
 
         memory = f"{psutil.virtual_memory().available / 1e9:.1f} GB free"
     more = [memory, lease(status)] if status["slots"] else [memory]
-    return "; ".join([f"Lab {name!r} {status['state']}: {', '.join(slots) or 'no slots'}", *filter(None, more)])
+    head, tail = f"Lab {brief.word(name)} {status['state']}: ", "".join(f"; {part}" for part in more if part)
+    return head + (brief.listed(slots, brief.LINE - len(head + tail)) or "no slots") + tail

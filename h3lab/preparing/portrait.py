@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from html import escape
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
+from h3lab import brief
 from h3lab.preparing import chain
 
 if TYPE_CHECKING:
@@ -55,15 +57,28 @@ def settings(pipeline: Pipeline) -> list[str]:
 
 def text(pipeline: Pipeline) -> str:
     """The code that makes the pipeline; what it has learned stands in a comment."""
-    entries = [block_text(block) for block in pipeline.preprocessors]
+    lines = ["Pipeline("]
+    for block in pipeline.preprocessors:
+        lines += _remarked(block)
     if given := settings(pipeline):
-        entries.append((", ".join(given), ""))
-    last = len(entries) - 1
-    lines = [
-        f"    {code}{'' if i == last else ','}" + (f"  # {remark}" if remark else "")
-        for i, (code, remark) in enumerate(entries)
-    ]
-    return "\n".join(["Pipeline(", *lines, ")" + (f"  # fitted: {pipeline.spec}" if pipeline.fitted else "")])
+        lines.append(f"    {', '.join(given)},")
+    lines[-1] = lines[-1].removesuffix(",")
+    lines.append(")" + (f"  # fitted: {pipeline.spec}" if pipeline.fitted else ""))
+    return "\n".join(map(brief.cut, lines))
+
+
+def block_lines(block: Preprocessor) -> str:
+    """A Preprocessor as code, in lines that fit, with a remark on it."""
+    return "\n".join(map(brief.cut, dedent("\n".join(_remarked(block))).removesuffix(",").splitlines()))
+
+
+def _remarked(block: Preprocessor) -> list[str]:
+    """A Preprocessor as indented code, and the remark on it: behind it where it fits, else above."""
+    *above, last = _called(block, "")
+    remark = f"  # {told}" if (told := clones(block)) else ""
+    if len(last + remark) <= brief.LINE:
+        return [*above, last + remark]
+    return [f"  {remark}", *above, last]
 
 
 def program(pipeline: Pipeline) -> str:
@@ -81,9 +96,9 @@ def program(pipeline: Pipeline) -> str:
     return "\n".join([*lines, *(f"# {line}" for line in remarks.get("foot", ()))])
 
 
-def _called(block: Preprocessor) -> list[str]:
+def _called(block: Preprocessor, face: str = "h3.") -> list[str]:
     """A Preprocessor as code in lines that fit: columns are wrapped, workers have lines of their own."""
-    whole = f"    h3.{block_text(block)[0]},"
+    whole = f"    {face}{block_text(block)[0]},"
     if len(whole) <= WIDTH:
         return [whole]
     columns = [f"{block.columns!r},"]
@@ -92,7 +107,7 @@ def _called(block: Preprocessor) -> list[str]:
         columns = ["[", *(f"    {line}" for line in wrapped), "],"] if len(wrapped) > 1 else [f"[{wrapped[0][:-1]}],"]
     lines = [f"{block.name!r},", *columns, *(f"{one_line(worker)}," for worker in block.workers)]
     lines += [f"source={block.source!r},"] if block.source else []
-    return ["    h3.Preprocessor(", *(f"        {line}" for line in lines), "    ),"]
+    return [f"    {face}Preprocessor(", *(f"        {line}" for line in lines), "    ),"]
 
 
 def _wrapped(items: Sequence[str]) -> Iterator[str]:

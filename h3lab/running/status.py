@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from h3lab import brief
 from h3lab.records import Record, metrics
 from h3lab.settings import Setting, Settings
 
@@ -59,7 +60,7 @@ def settings(info: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Se
 def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     """``teacher/3  epoch 3/20  loss 0.41  val_accuracy 0.87  lr 1e-3  412 steps/s``; a state that is not training is
     said, with its reason, and the step where no epochs are counted."""
-    parts = [str(status["name"])]
+    parts = [brief.line(status["name"], brief.NAME)]
     if status["state"] != "training":
         parts.append(str(status["state"]))
     if status.get("epoch"):
@@ -74,8 +75,8 @@ def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
     error = status.get("error")
     reason = f"{error['type']}: {error['message']}" if isinstance(error, Mapping) else status.get("message")
     if reason and status["state"] != "training":
-        parts.append(" ".join(str(reason).split())[:200])
-    return "  ".join(parts)
+        parts.append(brief.line(reason))
+    return brief.cut("  ".join(parts))
 
 
 def _shown(status: Mapping[str, Any], declared: list[str]) -> list[str]:

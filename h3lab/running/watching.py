@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, overload
 
-from h3lab import worlds
+from h3lab import brief, worlds
 from h3lab.errors import UnknownName, UsageError, guided
 from h3lab.records import Record
 from h3lab.running.folder import find
@@ -150,7 +150,7 @@ class Watched:
         return operator.length_hint(self._records)
 
     def __repr__(self) -> str:
-        return f"Watched {self.name!r}: iterate it to see it: for record in h3.watch(...): ..."
+        return f"Watched {brief.word(self.name)}: iterate it to see it: for record in h3.watch(...): ..."
 
 
 def _show(runs: list[Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from h3lab import estimator, worlds
+from h3lab import brief, estimator, worlds
 from h3lab.batch import Batch
 from h3lab.errors import UsageError, guided
 from h3lab.feeds.feed import Feed
@@ -257,8 +257,9 @@ class Training:
         self._state = "ready"
 
     def __repr__(self) -> str:
+        name = brief.word(self.actor.name)
         size = f"{self.epochs} epochs of {self._schedule.steps_per_epoch} steps"
         if self._state in ("new", "ready"):
-            return f"Training of {self.actor.name!r}: {size}. Iterate it: for record in training: ..."
+            return f"Training of {name}: {size}. Iterate it: for record in training: ..."
         loss = f", loss {self._last['loss']:.4g}" if "loss" in self._last else ""
-        return f"Training of {self.actor.name!r}: {self._state} at epoch {self.epoch} of {size}, step {self.step}{loss}"
+        return f"Training of {name}: {self._state} at epoch {self.epoch} of {size}, step {self.step}{loss}"
