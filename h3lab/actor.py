@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Tags
 
-from h3lab import brief, estimator, worlds
+from h3lab import estimator, worlds
 from h3lab.errors import UsageError, guided
 from h3lab.feeds import arrays, targets
 from h3lab.feeds.feed import Feed
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @guided
-class Actor(estimator.Estimator):
-    """A model with the preprocessing that makes its data.
+class Actor(estimator.Displayed):
+    """A model with the preprocessing that makes its data: ``h3.Actor("student", LogisticRegression(), pipeline)``.
 
     ``model``: a Model such as TorchModel, or a native one (a scikit-learn estimator, a torch module), which is wrapped
     by its class. ``pipeline``: makes its rows from raw ones; training on a feed takes over the feed's. ``epochs``,
@@ -234,13 +234,6 @@ class Actor(estimator.Estimator):
 
     def __sklearn_tags__(self) -> Tags:
         return estimator.complete(super().__sklearn_tags__(), self.model, self.task)
-
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        learned = str(self.spec_) if hasattr(self, "spec_") else "not trained"
-        pipeline = "" if self.pipeline is None and getattr(self, "pipeline_", None) is None else ", with a pipeline"
-        told = f": {learned}{pipeline})"
-        name = brief.word(self.name)
-        return f"Actor({name}, {brief.word(self.model, brief.LINE - len(name) - len(told) - 8)}{told}"
 
 
 def __getattr__(name: str) -> Any:

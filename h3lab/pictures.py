@@ -5,7 +5,8 @@ It knows words and HTML; whatever goes wrong while looking is shown in the pictu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ _STYLE = (
     "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;"
     "padding:.2em 0 .2em .9em;font-variant-numeric:tabular-nums}.h3-data b{font-weight:600}"
     ".h3-data small{opacity:.75}.h3-data table{border-collapse:collapse;margin:.3em 0 0;font-size:12px;color:inherit}"
+    ".h3-data code{font-size:12px;background:none;white-space:pre-wrap}"
     ".h3-data tbody tr,.h3-data tbody tr:hover{background:none}"
     ".h3-data th,.h3-data td{padding:.1em .9em .1em 0;text-align:left;max-width:24em;overflow:hidden;"
     "text-overflow:ellipsis;white-space:nowrap;vertical-align:top;border:none}"
@@ -136,6 +138,41 @@ def _labels(feed: Feed) -> str:
     ]
     more = f"<tr><td><small>... {len(counts)} classes</small></td></tr>" if len(counts) > SHOWN else ""
     return f"<table>{''.join(rows)}{more}</table>"
+
+
+def learned(actor: Any) -> str:
+    """``classification, 10 classes, 64 features, with a pipeline``, or ``not trained``."""
+    spec = getattr(actor, "spec_", None)
+    pipeline = getattr(actor, "pipeline_", None) or actor.pipeline
+    return ("not trained" if spec is None else str(spec)) + ("" if pipeline is None else ", with a pipeline")
+
+
+def actor_html(actor: Any) -> str:
+    """A card: name, what was learned, the model, the blocks of the pipeline, and the settings somebody chose."""
+    head = f"<b>Actor</b> {escape(brief.line(actor.name))} <small>{escape(_try(lambda: learned(actor)))}</small>"
+    return _card(head, _try(lambda: _parts(actor), escape))
+
+
+def _parts(actor: Any) -> str:
+    pipeline = getattr(actor, "pipeline_", None) or actor.pipeline
+    rows = [("model", brief.word(actor.model, 2 * brief.LINE))]
+    if pipeline is not None:
+        rows.append(("pipeline", brief.listed(block.name for block in pipeline.preprocessors)))
+    parameters = inspect.signature(type(actor)).parameters.values()
+    given = [(p.name, getattr(actor, p.name)) for p in parameters if p.kind is p.KEYWORD_ONLY]
+    defaults = {p.name: p.default for p in parameters}
+    chosen = [f"{name}={brief.word(value)}" for name, value in given if value is not defaults[name]]
+    rows += [("settings", brief.listed(chosen))] if chosen else []
+    cells = [f"<tr><td>{name}</td><td><code>{escape(text)}</code></td></tr>" for name, text in rows]
+    return f"<table>{''.join(cells)}</table>"
+
+
+def lab_html(line: str, slots: Iterable[tuple[str, str, str]]) -> str:
+    """A card: how the lab is, and for each slot its name, its state and what runs there."""
+    rows = [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in slot)}</tr>" for slot in slots]
+    return _card(
+        f"<b>Lab</b> {escape(line)}", f"<table><tr><th>slot</th><th>state</th><th>run</th></tr>{''.join(rows)}</table>"
+    )
 
 
 def shape_of(shape: tuple[int, ...]) -> str:

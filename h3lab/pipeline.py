@@ -46,7 +46,9 @@ class Fitted:
 
 @guided
 class Pipeline:
-    """Preprocessors, label and task. It is a value: nothing here changes it, or the workers it was given;
+    """``h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler()), label="rating")``: blocks, label and task.
+
+    It is a value: nothing here changes it, or the workers it was given;
     ``h3lab.preparing.prepare`` and ``Lab.prepare`` make a fitted one, which ``feed.pipeline`` holds.
 
     ``label``: the label's column. ``task``: None lets the label decide (strings, booleans, categories and whole

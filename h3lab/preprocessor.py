@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @guided
 class Preprocessor:
-    """One block: its name, its columns and its workers in a row.
+    """One block, ``h3.Preprocessor("text", ["title", "body"], TfidfVectorizer(), TruncatedSVD(64))``: its name, its
+    columns and its workers in a row.
 
     ``columns``: a string selects one 1-D column, a list a 2-D table, as in ColumnTransformer. ``workers``:
     scikit-learn transformers; none passes numbers through. A worker that takes one column of text is cloned for each

@@ -66,7 +66,8 @@ def save(actor: Actor, path: str | Path) -> Path:
 
 @guided
 def load(path: str | Path, *, build: Callable[..., Any] | Any = None, types: Iterable[Any] = ()) -> Actor:
-    """Open what :func:`save` wrote: the actor answers with the same bits, and can be trained on.
+    """``h3.load("student.h3")`` opens what :meth:`Actor.save` wrote: the actor answers with the same bits, and can be
+    trained on.
 
     ``build``: the network's ``build(spec)`` (or a module) where it has layers of your own; ``types``: classes and
     functions of your own that an estimator or a worker uses. Nothing is unpickled, and nothing but these two can come

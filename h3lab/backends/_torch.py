@@ -39,7 +39,7 @@ _KEPT_AS = {"build": "_build", "step": "_step"}
 
 @guided
 class TorchModel(BaseEstimator):
-    """A PyTorch module and how it is trained.
+    """A PyTorch module and how it is trained: ``h3.TorchModel(build_net, optimizer="adamw", lr=1e-3)``.
 
     ``build``: a ``torch.nn.Module`` (a copy of it is trained, from its present weights) or ``build(spec)`` that makes
     one, called under the run's own seed. The module takes rows of shape (rows, *spec.shape), as floats, and returns

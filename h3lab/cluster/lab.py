@@ -29,7 +29,7 @@ ENGINES = 2
 
 @guided
 class Lab:
-    """``Lab(engines=2)`` starts the lab of this ``$H3LAB_HOME``, or joins the one that runs and says so.
+    """``h3.Lab(engines=2)`` starts the lab of this ``$H3LAB_HOME``, or joins the one that runs and says so.
 
     ``profile``: an IPython profile whose launchers start controller and engines (Slurm, SSH, ...). ``cluster``: an
     ipyparallel Cluster or Client that exists already; nothing of it is restarted or stopped from here. In ``with`` the
@@ -289,11 +289,14 @@ class Lab:
     def __repr__(self) -> str:
         return standing.line(self._folder.name, self._folder.status)
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": standing.card(self._folder.name, self._folder.status)}
+
 
 @guided
 def attach(name: str | None = None) -> Run:
-    """The run ``"digits/2"``, the newest of ``"digits"``, or the one started last: with every record since its start,
-    wherever and whenever it was started. Without a cluster it still reads."""
+    """``h3.attach("digits/2")`` is that run, ``("digits")`` the newest of it, ``()`` the one started last: with every
+    record since its start, wherever and whenever it was started. Without a cluster it still reads."""
     run = Run(find(name))
     with contextlib.suppress(LabError):  # a lab that has ended is no reason not to look at what the run left
         look_after(run.folder)

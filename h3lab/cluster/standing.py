@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from h3lab import brief
+from h3lab import brief, pictures
 from h3lab.home import room
 from h3lab.running.folder import RunFolder
 
@@ -36,11 +36,24 @@ def line(name: str, status: Mapping[str, Any]) -> str:
     for slot in status["slots"]:
         paused = holds(slot.get("run"))
         slots.append(f"{told(slot)} ({paused.partition(',')[0]})" if paused else told(slot))
+    head, tail = f"Lab {brief.word(name)} {status['state']}: ", "".join(f"; {part}" for part in _around(status))
+    return head + (brief.listed(slots, brief.LINE - len(head + tail)) or "no slots") + tail
+
+
+def _around(status: Mapping[str, Any]) -> list[str]:
+    """``6.1 GB free``, ``ends 12 h after its last use``."""
     memory = ""
     with contextlib.suppress(ImportError, OSError):
         import psutil
 
         memory = f"{psutil.virtual_memory().available / 1e9:.1f} GB free"
-    more = [memory, lease(status)] if status["slots"] else [memory]
-    head, tail = f"Lab {brief.word(name)} {status['state']}: ", "".join(f"; {part}" for part in more if part)
-    return head + (brief.listed(slots, brief.LINE - len(head + tail)) or "no slots") + tail
+    return list(filter(None, [memory, lease(status) if status["slots"] else ""]))
+
+
+def card(name: str, status: Mapping[str, Any]) -> str:
+    """The same as HTML, with a line a slot."""
+    slots = [
+        (slot["name"], slot["state"], " ".join(filter(None, [slot.get("run"), holds(slot.get("run"))])))
+        for slot in status["slots"]
+    ]
+    return pictures.lab_html(" · ".join([brief.line(name), status["state"], *_around(status)]), slots)

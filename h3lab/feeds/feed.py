@@ -264,8 +264,8 @@ def _open(url: str | Path, number: int | None, types: Sequence[Any], pipeline: P
 
 @guided
 def open_feed(url: str | Path, *, types: Sequence[Any] = ()) -> Feed:
-    """The feed that was stored in a folder, in its newest complete state; relative paths start at the current
-    directory. ``types``: classes of your own that the pipeline's workers use. StorageError where none is stored."""
+    """``h3.open_feed("prepared/reviews")``: the feed stored in a folder, in its newest complete state; relative paths
+    start at the current directory. ``types``: classes of your own that its workers use. StorageError without one."""
     feed = _open(url, None, trust.given_types(types))
     _ = feed.pipeline  # what it needs is said now, not in the middle of a training
     return feed

@@ -15,9 +15,9 @@ COLUMNS = ("name", "state", "epoch", "step", "loss", "val_loss", "val_accuracy")
 
 
 def runs() -> pd.DataFrame:
-    """Every run of this home, newest first: name, state, epoch, step, the newest loss and measures on held-out rows
-    (``val_loss``, ``val_accuracy`` and what else there is), seconds trained, when it was started (local time), its
-    lab."""
+    """``h3.runs()`` lists every run of this home, newest first: name, state, epoch, step, the newest loss and measures
+    on held-out rows (``val_loss``, ``val_accuracy`` and what else there is), seconds trained, when it was started
+    (local time), its lab."""
     import pandas as pd
 
     rows, measures = [], dict.fromkeys(COLUMNS)

@@ -40,7 +40,7 @@ def train(
     ranks: int = 1,
     **settings: Any,
 ) -> Training:
-    """Train an actor in this process: ``for record in train(actor, (X, y), epochs=3): ...``
+    """Train an actor in this process: ``for record in h3.train(actor, (X, y), epochs=3): ...``
 
     ``data``: a Feed, (X, y), (X, y, weight), or raw rows where the actor has a pipeline. ``transfer``: a Distill.
     ``start``: an actor or run of the same model and classes, whose parameters to begin with. ``class_weight``:
