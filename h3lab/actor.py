@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Tags
 
-from h3lab import estimator, worlds
+from h3lab import estimator, pictures, worlds
 from h3lab.errors import UsageError, guided
 from h3lab.feeds import arrays, targets
 from h3lab.feeds.feed import Feed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @guided
-class Actor(estimator.Displayed):
+class Actor(pictures.Displayed, estimator.Estimator):
     """A model with the preprocessing that makes its data: ``h3.Actor("student", LogisticRegression(), pipeline)``.
 
     ``model``: a Model such as TorchModel, or a native one (a scikit-learn estimator, a torch module), which is wrapped

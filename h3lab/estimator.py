@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import ClassifierTags, RegressorTags, Tags, get_tags
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from h3lab import brief, pictures, worlds
+from h3lab import worlds
 from h3lab.errors import DataError, H3labError, NotFittedError, NotOffered, UnknownName, UsageError, guided
 from h3lab.preparing.cells import as_table
 from h3lab.spec import Task
@@ -45,28 +45,6 @@ class Estimator(BaseEstimator):
                     near = [each for each in known if each.startswith(inner) and (inner or "__" not in each)]
                     raise UnknownName("parameter", name, near, type(self).__name__) from error
             raise
-
-
-class Displayed(Estimator):
-    """How an actor shows itself: in a line, as a card, and by the names that a person completes."""
-
-    def __dir__(self) -> list[str]:
-        # scikit-learn's own methods work and are not offered: they would be half of what a tab shows.
-        names = {name for kind in type(self).__mro__ if kind.__module__.startswith("h3lab.") for name in vars(kind)}
-        found = sorted((names | set(vars(self))) - _PLUMBING)
-        return [name for name in found if name.startswith("_") or (hasattr(self, name) and name[-8:] != "_request")]
-
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
-        told = f": {pictures.learned(self)})"
-        name = brief.word(self.name)
-        return f"Actor({name}, {brief.word(self.model, brief.LINE - len(name) - len(told) - 8)}{told}"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": pictures.actor_html(self)}
-
-
-#: What tests and the training loop ask an actor for, and a person does not.
-_PLUMBING = {"adopt", "learned", "model_", "pipeline_", "n_features_in_", "feature_names_in_"}
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])

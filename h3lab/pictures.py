@@ -167,6 +167,29 @@ def _parts(actor: Any) -> str:
     return f"<table>{''.join(cells)}</table>"
 
 
+#: What tests and the training loop ask an actor for, and a person does not.
+_PLUMBING = {"adopt", "learned", "model_", "pipeline_", "n_features_in_", "feature_names_in_"}
+
+
+class Displayed:
+    """How an actor shows itself: in a line, as a card, and by the names that a person completes."""
+
+    def __dir__(self) -> list[str]:
+        # scikit-learn's own methods work and are not offered: they would be half of what a tab shows.
+        names = {name for kind in type(self).__mro__ if kind.__module__.startswith("h3lab.") for name in vars(kind)}
+        found = sorted((names | set(vars(self))) - _PLUMBING)
+        return [name for name in found if name.startswith("_") or (hasattr(self, name) and name[-8:] != "_request")]
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        actor: Any = self
+        told = f": {learned(actor)})"
+        name = brief.word(actor.name)
+        return f"Actor({name}, {brief.word(actor.model, brief.LINE - len(name) - len(told) - 8)}{told}"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": repr(self), "text/html": actor_html(self)}
+
+
 def lab_html(line: str, slots: Iterable[tuple[str, str, str]]) -> str:
     """A card: how the lab is, and for each slot its name, its state and what runs there."""
     rows = [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in slot)}</tr>" for slot in slots]
