@@ -3,8 +3,8 @@ from . import testing as testing
 from .actor import Actor as Actor
 from .actor import load as load
 from .backends._torch import TorchModel as TorchModel
+from .cluster.attach import attach as attach
 from .cluster.lab import Lab as Lab
-from .cluster.lab import attach as attach
 from .demos.digits import demo as demo
 from .feeds.feed import open_feed as open_feed
 from .pipeline import Pipeline as Pipeline

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _attached(name: str | None) -> Any:
-    from h3lab.cluster.lab import attach
+    from h3lab.cluster.attach import attach
 
     return attach(name)
 

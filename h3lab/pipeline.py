@@ -47,9 +47,7 @@ class Fitted:
 @guided
 class Pipeline:
     """``h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler()), label="rating")``: blocks, label and task.
-
-    It is a value: nothing here changes it, or the workers it was given;
-    ``h3lab.preparing.prepare`` and ``Lab.prepare`` make a fitted one, which ``feed.pipeline`` holds.
+    It is a value: nothing here changes it, or its workers; ``lab.prepare`` makes a fitted one, ``feed.pipeline``.
 
     ``label``: the label's column. ``task``: None lets the label decide (strings, booleans, categories and whole
     numbers: classification; floats: regression). ``weight``: a column of row weights. ``join``: ``"concat"`` for one

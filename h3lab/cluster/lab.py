@@ -14,11 +14,11 @@ from typing import Any
 from h3lab.cluster import keeper, processes, standing, travel
 from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
-from h3lab.cluster.lifetime import LIVING, answer, end, look_after, revive
+from h3lab.cluster.lifetime import LIVING, answer, end, revive
 from h3lab.cluster.starts import begin, begin_loop, feed_folder
 from h3lab.errors import EngineLost, LabError, UsageError, guided
 from h3lab.home import alone, write_json
-from h3lab.running.folder import ENDED, find, folders
+from h3lab.running.folder import ENDED, folders
 from h3lab.running.progress import Line, duration, parts
 from h3lab.running.run import Run
 from h3lab.urls import is_url
@@ -291,13 +291,3 @@ class Lab:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/plain": repr(self), "text/html": standing.card(self._folder.name, self._folder.status)}
-
-
-@guided
-def attach(name: str | None = None) -> Run:
-    """``h3.attach("digits/2")`` is that run, ``("digits")`` the newest of it, ``()`` the one started last: with every
-    record since its start, wherever and whenever it was started. Without a cluster it still reads."""
-    run = Run(find(name))
-    with contextlib.suppress(LabError):  # a lab that has ended is no reason not to look at what the run left
-        look_after(run.folder)
-    return run
