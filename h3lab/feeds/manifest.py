@@ -22,7 +22,8 @@ def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_n
     parts, seen = [], []
     for part, found in zip(job.parts, results, strict=True):
         place = {"name": part.name, "start": part.start, "version": part.version, "position": dict(part.position)}
-        mark = {"identity": identity(part), "rows": found["rows"], "dropped": found["dropped"]}
+        mark = {name: found[name] for name in ("rows", "dropped", "seconds", "nulls", "blocks") if name in found}
+        mark |= {"identity": identity(part), "reused": "reused" in found}
         seen.append(mark | {"place": place, "stored": "entry" in found})
         if "entry" in found:
             parts.append(found["entry"] | {"source": identity(part)})
@@ -84,7 +85,8 @@ def written(store: Any, pipeline: Pipeline, on_null_label: str, applied: bool) -
     out = {}
     for seen in found["source_parts"]:
         if seen["place"]["version"]:
-            result = {"rows": seen["rows"], "dropped": seen["dropped"], "seconds": 0.0, "reused": True}
+            known = ("rows", "dropped", "seconds", "nulls", "blocks")  # what it took when it was written
+            result = {name: seen[name] for name in known if name in seen} | {"reused": True}
             out[seen["identity"]] = result | ({"entry": entries[seen["identity"]]} if seen["stored"] else {})
     return out
 

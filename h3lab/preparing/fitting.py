@@ -62,7 +62,7 @@ def fit(job: Job, executor: Executor, progress: Progress) -> tuple[Job, dict[str
         if job.survey:
             labels = check_rows(job, gathered)
             job = replace(job, schema=widened(job.schema, gathered.nulls), survey=False)
-            counts |= {"rows": gathered.rows, "dropped": gathered.dropped}
+            counts |= {"rows": gathered.rows, "dropped": gathered.dropped, "nulls": gathered.nulls}
             for one in growing.values():
                 one.x = one.x if one.stages else _raw(job.schema, one.block, head)
         gathered.finish(shared, executor)

@@ -6,6 +6,7 @@ It knows states, sizes and counts; it does not know rows.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,8 @@ class Gathered:
             self.labels = found.labels if self.labels is None else self.labels + found.labels
         for name, count in found.nulls.items():
             self.nulls[name] = self.nulls.get(name, 0) + count
+        for name, seconds in found.seconds.items():
+            self.growing[name].spent(seconds)
         if found.rows:
             self.counts[number] = found.rows
         for name, size in found.sizes.items():
@@ -77,14 +80,17 @@ class Gathered:
             if not one.pending.merge:
                 tasks += [(one, self._column(one, number)) for number in range(len(one.pending.workers))]
                 continue
+            began = time.perf_counter()
             for worker, state, x in zip(one.pending.workers, self.merged(name), one.given, strict=True):
                 with chain.naming(worker, x, one.where):
                     _family(worker).finish(worker, state, x)
+            one.spent(time.perf_counter() - began)
             one.fitted(one.pending.workers)
         columns = [(shared, task) for _, task in tasks]
         found = executor.map(fit_column, columns, "fitting whole columns") if columns else []
         workers: dict[str, list[Any]] = {}
-        for (one, task), fitted in zip(tasks, found, strict=True):
+        for (one, task), (fitted, seconds) in zip(tasks, found, strict=True):
+            one.spent(seconds)
             workers.setdefault(one.block.name, []).append(fitted.value)
             if task.cross is not None:
                 self.saved[one.block.name] = (len(one.stages) + 1, 1, None)

@@ -60,6 +60,10 @@ class Growing:
                         one.fit(native(x))
             self.fitted(clones)
 
+    def spent(self, seconds: float) -> None:
+        """So long has the fitting of its pending worker taken, in whichever process."""
+        self.how[-1]["seconds"] = round(self.how[-1].get("seconds", 0.0) + seconds, 6)
+
     def fitted(self, stage: chain.Stage) -> None:
         """The workers of the next stage are fitted."""
         self.x = chain.apply(stage, chain.inputs_of(stage[0], self.x), self.where)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab import worlds
+from h3lab.feeds.rows import is_sparse
 from h3lab.preparing import chain
 from h3lab.preparing.cells import Cells, check_columns, native
 from h3lab.preparing.heap import give_back
@@ -65,13 +66,14 @@ Task = tuple[Shared, int]
 @dataclass(frozen=True)
 class Look:
     """What a task found in its part. ``states``: a tree by block, one state a worker; ``sizes``: bytes kept by block;
-    ``nulls``: missing values by column; ``dropped``: rows left out."""
+    ``nulls``: missing values by column; ``dropped``: rows left out; ``seconds`` by block."""
 
     rows: int
     dropped: int
     labels: Labels | None
     nulls: Mapping[str, int]
     states: Parcel
+    seconds: Mapping[str, float]
     sizes: Mapping[str, int]
     digests: Mapping[str, Any]
 
@@ -135,8 +137,10 @@ def _looked(job: Job, number: int, table: pa.Table, keys: np.ndarray, dropped: i
     states: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     digests: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
     waiting = [block for block in job.pipeline.preprocessors if block.name in job.pending]
     for block in waiting if table.num_rows else ():
+        began = time.perf_counter()
         at, given = climb(job, block, table, number)
         pending = job.pending[block.name]
         if pending.merge:
@@ -148,13 +152,18 @@ def _looked(job: Job, number: int, table: pa.Table, keys: np.ndarray, dropped: i
         # Raw columns are read again, which costs no space; whatever took work is kept.
         if not pending.merge or at > 0 or digests[block.name]:
             sizes[block.name] = sum(keep(job.file(block.name, at, i, number), x) for i, x in enumerate(given))
+        seconds[block.name] = time.perf_counter() - began
     if any(not pending.merge for pending in job.pending.values()):
         _keep_labels(job, table, keys, number)
     label = job.pipeline.label if job.survey else None
     labels = None if label is None else Labels.of(table.column(label), job.pipeline.task)
-    nulls = {name: table.column(name).null_count for name in table.column_names} if job.survey else {}
+    nulls = _nulls(table) if job.survey else {}
     parcel = Parcel(states, job.folder / f"states-{number}")
-    return Look(table.num_rows, dropped, labels, nulls, parcel, sizes, digests)
+    return Look(table.num_rows, dropped, labels, nulls, parcel, seconds, sizes, digests)
+
+
+def _nulls(table: pa.Table) -> dict[str, int]:
+    return {name: table.column(name).null_count for name in table.column_names}
 
 
 def _kept_class(pending: Pending) -> Any:
@@ -194,8 +203,9 @@ class ColumnFit:
     cross: int | None = None
 
 
-def fit_column(task: tuple[Shared, ColumnFit]) -> Shared:
-    """The worker, fitted on what the parts have kept for it, in their order."""
+def fit_column(task: tuple[Shared, ColumnFit]) -> tuple[Shared, float]:
+    """The worker, fitted on what the parts have kept for it, in their order; and the seconds that it took."""
+    began = time.perf_counter()
     job, what = task[0].value, task[1]
     worker = job.pending[what.block].workers[what.number]
     at = len(job.stages[what.block])
@@ -222,7 +232,8 @@ def fit_column(task: tuple[Shared, ColumnFit]) -> Shared:
                 _keep_crossed(job, what, at, _crossed(worker, native(x), y, what.cross))
             else:
                 worker.fit(native(x)) if y is None else worker.fit(native(x), y)
-    return Shared(worker, job.folder / f"fitted-{at}-{what.number}-{task[0].path.name}-{what.block}")
+    fitted = Shared(worker, job.folder / f"fitted-{at}-{what.number}-{task[0].path.name}-{what.block}")
+    return fitted, time.perf_counter() - began
 
 
 def _crossed(worker: Any, x: Any, y: Any, seed: int) -> Any:
@@ -252,10 +263,10 @@ def write(task: Task) -> dict[str, Any]:
     job, number = task[0].value, task[1]
     started = time.perf_counter()
     table, keys, dropped = read(job, job.parts[number])
-    found: dict[str, Any] = {"rows": table.num_rows, "dropped": dropped}
+    found: dict[str, Any] = {"rows": table.num_rows, "dropped": dropped, "nulls": _nulls(table), "blocks": {}}
     used = table.nbytes
     if table.num_rows:
-        blocks = {block.name: _finished(job, block, table, number) for block in job.pipeline.preprocessors}
+        blocks = {block.name: _finished(job, block, table, number, found) for block in job.pipeline.preprocessors}
         table = table.select([name for name in (job.pipeline.label, job.pipeline.weight) if name in table.column_names])
         batch = job.pipeline.joined(blocks, table, keys)
         del blocks
@@ -268,6 +279,13 @@ def write(task: Task) -> dict[str, Any]:
     return found | {"seconds": round(time.perf_counter() - started, 4)}
 
 
-def _finished(job: Job, block: Any, table: pa.Table, number: int) -> Any:
+def _finished(job: Job, block: Any, table: pa.Table, number: int, found: dict[str, Any]) -> Any:
+    """A block, prepared; what it took and what it weighs is put into ``found``."""
+    began = time.perf_counter()
     _, given = climb(job, block, table, number)
-    return chain.finished(given[0], f"block {block.name!r}")
+    x = chain.finished(given[0], f"block {block.name!r}")
+    size = np.dtype(job.pipeline.spec.blocks[block.name].dtype).itemsize
+    index = x.indptr.nbytes + x.indices.nbytes if is_sparse(x) else 0
+    weight = (x.nnz if is_sparse(x) else x.size) * size + index
+    found["blocks"][block.name] = {"seconds": round(time.perf_counter() - began, 6), "bytes": int(weight)}
+    return x

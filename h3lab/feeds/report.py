@@ -1,0 +1,210 @@
+"""A report: what each worker did when a feed was prepared, read off what its manifest says.
+
+It knows manifests, words and tables; it does not know how workers are fitted, nor where a feed is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from h3lab.pictures import card, table_html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: How a worker was fitted → what that means.
+WAYS = {
+    "merged": "merged: all rows, exact",
+    "streamed": "streamed: all rows, by partial_fit",
+    "column": "whole column",
+    "sample": "sample",
+    "applied": "nothing to learn",
+    "frozen": "came fitted",
+}
+_COLUMNS = {
+    "block": "block",
+    "worker": "worker",
+    "fitted": "fitted on",
+    "fit_seconds": "fit s",
+    "nulls": "nulls",
+    "seconds": "write s",
+    "bytes": "bytes",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What preparing a feed did. ``rows`` prepared, ``nbytes`` of the feed; ``dropped`` rows without a label,
+    ``unmatched`` ones without a partner, left out; ``parts`` of the source, ``reused`` of them, not computed again;
+    ``fit_seconds`` and ``write_seconds`` by the clock. ``workers``: a line each, with ``block``, ``worker``,
+    ``fitted`` (on what), ``fit_seconds``; at a block's first worker ``nulls`` (missing values in its columns), at its
+    last ``seconds`` and ``bytes`` of its output. Seconds of workers are summed over processes, so together they may be
+    more than the clock's; None is what was not recorded. ``lookups``: counts by source that was looked up.
+    """
+
+    rows: int
+    nbytes: int
+    dropped: int = 0
+    unmatched: int = 0
+    parts: int = 0
+    reused: int = 0
+    passes: int = 0
+    fit_seconds: float | None = None
+    write_seconds: float | None = None
+    workers: Sequence[Mapping[str, Any]] = ()
+    lookups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    note: str = ""
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any] | None, rows: int, nbytes: int, note: str = "") -> Report:
+        """``told``: a manifest of a preparation, or None where rows came as arrays."""
+        if told is None or "workers" not in told:
+            came = "its rows came as they are: no pipeline has prepared them"
+            return cls(rows, nbytes, note="; ".join(filter(None, [came, note])))
+        counts, seen = told["counts"], told["source_parts"]
+        return cls(
+            rows,
+            nbytes,
+            dropped=counts.get("dropped", 0),
+            unmatched=counts.get("unmatched", 0),
+            parts=len(seen),
+            reused=sum(bool(part.get("reused")) for part in seen),
+            passes=counts.get("passes", 0),
+            fit_seconds=counts.get("fit_seconds"),
+            write_seconds=counts.get("write_seconds"),
+            workers=_workers(told),
+            lookups=counts.get("lookups", {}),
+            note=note,
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """One line a worker."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.workers), columns=list(_COLUMNS))
+
+    def __repr__(self) -> str:
+        lines = [f"Report: {self._head()}", *self._lines()]
+        if self.workers:
+            cells = [list(_COLUMNS.values()), *self._cells()]
+            widths = [max(len(row[n]) for row in cells) for n in range(len(_COLUMNS))]
+            left = len(_COLUMNS) - 4
+            for row in cells:
+                words = [w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(row, widths))]
+                lines.append("  ".join(words).rstrip())
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        head = f"<b>Report</b> {escape(self._head())}"
+        body = "".join(f"<br><small>{escape(line)}</small>" for line in self._lines())
+        body += table_html(list(_COLUMNS.values()), self._cells()) if self.workers else ""
+        return {"text/plain": repr(self), "text/html": card(head, body)}
+
+    def _head(self) -> str:
+        words = [f"{self.rows:,} rows, {size(self.nbytes)}"]
+        if self.fit_seconds is not None and self.passes:
+            words.append(f"fitted in {self.fit_seconds:.2f} s ({counted(self.passes, 'pass', 'passes')})")
+        elif self.workers:
+            words.append("applied, not fitted")
+        if self.write_seconds is not None:
+            words.append(f"written in {self.write_seconds:.2f} s")
+        if self.parts:
+            words.append(counted(self.parts, "part") + (f", {self.reused:,} of them reused" if self.reused else ""))
+        return " · ".join(words)
+
+    def _lines(self) -> list[str]:
+        left = [f"{self.dropped:,} rows without a label" if self.dropped else ""]
+        left.append(f"{self.unmatched:,} rows without a partner in a looked-up source" if self.unmatched else "")
+        lines = [f"left out: {', '.join(filter(None, left))}"] if any(left) else []
+        for name, counts in self.lookups.items():
+            told = [f"{value:,} {_looked_up(key)}" for key, value in counts.items() if isinstance(value, int)]
+            lines.append(f"looked up in {name}: {', '.join(told)}")
+        return lines + ([self.note] if self.note else [])
+
+    def _cells(self) -> list[list[str]]:
+        return [[_cell(name, one.get(name)) for name in _COLUMNS] for one in self.workers]
+
+
+def _workers(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line a worker, and one for a block without any."""
+    now = bool(told["counts"].get("passes"))
+    nulls = told["counts"].get("nulls") or _summed(told["source_parts"], "nulls")
+    columns = told.get("columns", {})
+    by_block: dict[str, list[Mapping[str, Any]]] = {block["name"]: [] for block in told["spec"]["blocks"]}
+    for how in told["workers"]:
+        by_block.setdefault(how["block"], []).append(how)
+    lines = []
+    for name, hows in by_block.items():
+        block = [_line(name, how, now) for how in hows] or [{"block": name, "worker": "passed through", "fitted": ""}]
+        known = [nulls[column] for column in columns.get(name, ()) if column in nulls]
+        block[0]["nulls"] = sum(known) if known else None
+        block[-1] |= _written(told["source_parts"], name)
+        lines += block
+    return lines
+
+
+def _line(block: str, how: Mapping[str, Any], now: bool) -> dict[str, Any]:
+    clones = f" ×{how['clones']}" if how.get("clones", 1) > 1 else ""
+    way = WAYS.get(how["how"], how["how"])
+    if how["how"] == "sample":
+        way = f"sample of {how['share']:.1%} of the rows"
+    way += ", cross-fitted" if "cross_fitted" in how else ""
+    seconds = how.get("seconds") if now else None
+    if not now and how["how"] not in ("applied", "frozen"):
+        way = "other rows, before"
+    return {"block": block, "worker": how["worker"] + clones, "fitted": way, "fit_seconds": seconds}
+
+
+def _written(parts: Sequence[Mapping[str, Any]], block: str) -> dict[str, Any]:
+    found = [(part.get("reused"), part["blocks"][block]) for part in parts if block in part.get("blocks", ())]
+    if not found:
+        return {"seconds": None, "bytes": None}
+    seconds = sum(one["seconds"] for reused, one in found if not reused)
+    return {"seconds": round(seconds, 6), "bytes": sum(one["bytes"] for _, one in found)}
+
+
+def _summed(parts: Sequence[Mapping[str, Any]], what: str) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for name, count in part.get(what, {}).items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+#: What is counted in a source that is looked up → in words.
+_LOOKUPS = {
+    "rows": "rows",
+    "duplicates": "rows of a key that was there already (the first was taken)",
+    "without_key": "of the first source's rows without a key",
+    "missing": "keys not found",
+    "surplus": "rows that nobody asked for",
+}
+
+
+def _looked_up(key: str) -> str:
+    return _LOOKUPS.get(key, key.replace("_", " "))
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "bytes":
+        return size(value)
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def counted(count: int, one: str, more: str | None = None) -> str:
+    """``1 part``, ``3 parts``"""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def size(count: float) -> str:
+    """``12.3 MB``, in decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    raise AssertionError
