@@ -6,7 +6,7 @@ It knows words and HTML; whatever goes wrong while looking is shown in the pictu
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def source_text(source: Source) -> str:
 def source_html(source: Source) -> str:
     """The same as a card."""
     head = f"<b>{escape(_try(lambda: source.title))}</b> <small>{escape(_try(source.size))}</small>"
-    return _card(head, _try(lambda: _table(source), escape))
+    return card(head, _try(lambda: _table(source), escape))
 
 
 def _try(look: Callable[[], str], words: Callable[[str], str] = str) -> str:
@@ -92,8 +92,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _card(head: str, body: str) -> str:
+def card(head: str, body: str) -> str:
+    """A box with a title; both are HTML already."""
     return f'{_STYLE}<div class="h3-data">{head}{body}</div>'
+
+
+def table_html(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts."""
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def feed_line(feed: Feed) -> str:
@@ -110,7 +118,7 @@ def feed_html(feed: Feed) -> str:
     """A card: what the feed is, one line a block, and how often each label occurs."""
     where = f"<small>{escape(redacted(feed.url))}</small>" if feed.url else "<small>in memory</small>"
     head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))} {where}"
-    return _card(head, _try(lambda: _blocks(feed), escape) + _try(lambda: _labels(feed), escape))
+    return card(head, _try(lambda: _blocks(feed), escape) + _try(lambda: _labels(feed), escape))
 
 
 def _blocks(feed: Feed) -> str:
@@ -150,7 +158,7 @@ def learned(actor: Any) -> str:
 def actor_html(actor: Any) -> str:
     """A card: name, what was learned, the model, the blocks of the pipeline, and the settings somebody chose."""
     head = f"<b>Actor</b> {escape(brief.line(actor.name))} <small>{escape(_try(lambda: learned(actor)))}</small>"
-    return _card(head, _try(lambda: _parts(actor), escape))
+    return card(head, _try(lambda: _parts(actor), escape))
 
 
 def _parts(actor: Any) -> str:
@@ -193,7 +201,7 @@ class Displayed:
 def lab_html(line: str, slots: Iterable[tuple[str, str, str]]) -> str:
     """A card: how the lab is, and for each slot its name, its state and what runs there."""
     rows = [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in slot)}</tr>" for slot in slots]
-    return _card(
+    return card(
         f"<b>Lab</b> {escape(line)}", f"<table><tr><th>slot</th><th>state</th><th>run</th></tr>{''.join(rows)}</table>"
     )
 

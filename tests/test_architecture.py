@@ -35,7 +35,9 @@ MODULE_LINES, FOLDER_MODULE_LINES, FUNCTION_LINES, PUBLIC_METHODS, PUBLIC_NAMES 
 # Exceptions, each with a budget of its own
 MODULE_LINES_OF: dict[str, int] = {}  # "pipeline.py": 280
 FUNCTION_LINES_OF: dict[str, int] = {}  # "cluster/lab.py:Lab.train": 55
-PUBLIC_METHODS_OF: dict[str, int] = {}  # "feed.py:Feed": 14
+PUBLIC_METHODS_OF: dict[str, int] = {
+    "feeds/feed.py:Feed": 13,  # its doors (arrays, frame, arrow, torch) and its report are of the contract
+}
 
 EMPTY_WORDS = re.compile(r"(Manager|Handler|Helper|Utils?)$")
 # What `import h3lab` leaves alone: each costs from a tenth of a second to seconds, or is not installed.

@@ -16,6 +16,7 @@ from h3lab import pictures, worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, UsageError, guided
 from h3lab.feeds import arrays, epochs
+from h3lab.feeds.report import Report
 from h3lab.feeds.rows import Rows, digest, identity
 from h3lab.feeds.rows import positions as checked
 from h3lab.serial import trust
@@ -36,7 +37,8 @@ class Feed:
     """Prepared rows with their ``spec`` and the fitted ``pipeline`` that made them (None: they came as arrays).
 
     ``url``: where it is stored, None in memory. ``manifest``: what its store says of it, None in memory. ``parent``:
-    the feed that this one is a selection of, whose preprocessing it shares.
+    the feed that this one is a selection of, whose preprocessing it shares. ``account``: what preparing found where no
+    manifest says it.
 
     >>> feed = Feed.of([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], ["no", "yes", "no"])
     >>> feed
@@ -58,12 +60,12 @@ class Feed:
         types: Sequence[Any] = (),
         parent: Feed | None = None,
         picked: np.ndarray | None = None,
-        dropped: int = 0,
+        account: Mapping[str, Any] | None = None,
     ) -> None:
         self.spec, self.manifest, self.parent = spec, manifest, parent
         self._rows, self._pipeline, self._store, self._picked = rows, pipeline, store, picked
         self._types = tuple(types)
-        self._dropped = dropped
+        self._account = manifest if account is None else account
         self._fingerprint: str | None = None
 
     @classmethod
@@ -108,7 +110,14 @@ class Feed:
         """Rows of the source that were left out for want of a label."""
         if self.parent is not None:
             return 0
-        return self._dropped if self.manifest is None else int(self.manifest.get("counts", {}).get("dropped", 0))
+        return int((self._account or {}).get("counts", {}).get("dropped", 0))
+
+    def report(self) -> Report:
+        """What each worker did when it was prepared: seconds, bytes, missing values, how it was fitted; and which rows
+        were left out. Of a view: of the whole feed."""
+        if self.parent is not None:
+            return self._whole.report()
+        return Report.of(self._account, len(self), self.nbytes)
 
     @property
     def nbytes(self) -> int:
@@ -232,7 +241,7 @@ class Feed:
             # What no document holds (a lambda) goes by itself, to where the launch file's signature vouches for it.
             nameless = any("<" in str(getattr(kind, "__qualname__", "")) for kind in self._types)
             return _open, (self.url, self.manifest["number"], self._types, self._pipeline if nameless else None)
-        return _rebuild, (list(self._rows.parts), self.spec, self._pipeline)
+        return _rebuild, (list(self._rows.parts), self.spec, self._pipeline, self._account)
 
     def __str__(self) -> str:
         return pictures.feed_line(self)
@@ -251,8 +260,8 @@ def _drawn(feed: Feed, seed: int) -> np.ndarray:
     return fraction(mix(keys), seed)  # mixed once more: a source's split of that seed has left all rows on one side
 
 
-def _rebuild(parts: list[Batch], spec: Spec, pipeline: Pipeline | None) -> Feed:
-    return Feed(Rows.of(parts), spec, pipeline=pipeline)
+def _rebuild(parts: list[Batch], spec: Spec, pipeline: Pipeline | None, account: Any = None) -> Feed:
+    return Feed(Rows.of(parts), spec, pipeline=pipeline, account=account)
 
 
 def _open(url: str | Path, number: int | None, types: Sequence[Any], pipeline: Pipeline | None = None) -> Feed:

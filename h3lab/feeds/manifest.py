@@ -36,6 +36,7 @@ def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_n
         "counts": counts,
         "on_null_label": on_null_label,
         "workers": pipeline.state.how,
+        "columns": {block.name: list(block.names) for block in pipeline.preprocessors},
         "source": job.source.describe(),
         "source_parts": seen,
         "parts": parts,

@@ -59,11 +59,10 @@ class Report:
     note: str = ""
 
     @classmethod
-    def of(cls, told: Mapping[str, Any] | None, rows: int, nbytes: int, note: str = "") -> Report:
+    def of(cls, told: Mapping[str, Any] | None, rows: int, nbytes: int) -> Report:
         """``told``: a manifest of a preparation, or None where rows came as arrays."""
         if told is None or "workers" not in told:
-            came = "its rows came as they are: no pipeline has prepared them"
-            return cls(rows, nbytes, note="; ".join(filter(None, [came, note])))
+            return cls(rows, nbytes, note="its rows came as they are: no pipeline has prepared them")
         counts, seen = told["counts"], told["source_parts"]
         return cls(
             rows,
@@ -77,7 +76,7 @@ class Report:
             write_seconds=counts.get("write_seconds"),
             workers=_workers(told),
             lookups=counts.get("lookups", {}),
-            note=note,
+            note="nothing had changed since: all of it was used again" if told.get("unchanged") else "",
         )
 
     def frame(self) -> pd.DataFrame:
@@ -121,6 +120,7 @@ class Report:
         lines = [f"left out: {', '.join(filter(None, left))}"] if any(left) else []
         for name, counts in self.lookups.items():
             told = [f"{value:,} {_looked_up(key)}" for key, value in counts.items() if isinstance(value, int)]
+            told = [w + (" (left out)" if self.unmatched else " (filled)") * ("not found" in w[2:]) for w in told]
             lines.append(f"looked up in {name}: {', '.join(told)}")
         return lines + ([self.note] if self.note else [])
 
@@ -178,8 +178,8 @@ def _summed(parts: Sequence[Mapping[str, Any]], what: str) -> dict[str, int]:
 _LOOKUPS = {
     "rows": "rows",
     "duplicates": "rows of a key that was there already (the first was taken)",
-    "without_key": "of the first source's rows without a key",
-    "missing": "keys not found",
+    "without_key": "of them without a key",
+    "missing": "rows whose key was not found",
     "surplus": "rows that nobody asked for",
 }
 

@@ -71,7 +71,7 @@ def prepare(
     show = progress or (lambda what, done, total: None)
     if store is not None and (found := manifest.reusable(store, pipeline, parts, on_null_label)):
         show("reused", len(parts), len(parts))
-        return _opened(store, found, pipeline)
+        return _opened(store, found, pipeline, unchanged=True)
     executor = executor or Here()
     with _alone(store), _room(store) as folder:
         source, counts = matched(pipeline, source, folder, executor, show)
@@ -105,11 +105,12 @@ def _prepared(
     counts["write_seconds"] = round(time.perf_counter() - began, 3)
     if not counts["rows"]:
         raise DataError("the source has no rows, so there is nothing to prepare.")
+    account = manifest.of(job, results, counts, on_null_label)
     if store is None:
         batches = [
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
         ]
-        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline, dropped=counts["dropped"])
+        return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline, account=account)
     document = job.pipeline.to_document()
     reason = documents.missing(document)
     if reason is not None:
@@ -118,7 +119,7 @@ def _prepared(
             "again; h3.open_feed(..., types=[...]) is then given it.",
             stacklevel=3,
         )
-    store.commit(manifest.of(job, results, counts, on_null_label) | {"unsaved": reason}, document)
+    store.commit(account | {"unsaved": reason}, document)
     store.collect_garbage()
     return _opened(store, store.manifest(), job.pipeline)
 
@@ -135,11 +136,12 @@ def _written(job: Job, known: dict[str, Any], executor: Executor, show: Progress
     return [found for found in results if found is not None]
 
 
-def _opened(store: Any, found: dict[str, Any], pipeline: Pipeline) -> Feed:
+def _opened(store: Any, found: dict[str, Any], pipeline: Pipeline, unchanged: bool = False) -> Feed:
     """The stored feed; where the pipeline that was given is not fitted, the stored one of the same recipe is."""
     types, spec = documents.types_of(pipeline), Spec.from_json(found["spec"])
     fitted = pipeline if pipeline.fitted else None
-    return Feed(store.rows(found), spec, pipeline=fitted, store=store, manifest=found, types=types)
+    account = {**found, "unchanged": unchanged}
+    return Feed(store.rows(found), spec, pipeline=fitted, store=store, manifest=found, types=types, account=account)
 
 
 def labelled(pipeline: Pipeline, label: str | None) -> Pipeline:
