@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
     from h3lab.preparing.passes import Job
 
+#: What is kept of the writing of a part.
+FOUND = ("rows", "dropped", "seconds", "nulls", "blocks")
+
 
 def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_null_label: str) -> dict[str, Any]:
     """What was prepared from what, and how. ``parts`` are the stored ones, ``source_parts`` all of the source's."""
@@ -22,7 +25,7 @@ def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_n
     parts, seen = [], []
     for part, found in zip(job.parts, results, strict=True):
         place = {"name": part.name, "start": part.start, "version": part.version, "position": dict(part.position)}
-        mark = {name: found[name] for name in ("rows", "dropped", "seconds", "nulls", "blocks") if name in found}
+        mark: dict[str, Any] = {name: found[name] for name in FOUND if name in found}
         mark |= {"identity": identity(part), "reused": "reused" in found}
         seen.append(mark | {"place": place, "stored": "entry" in found})
         if "entry" in found:
@@ -86,8 +89,7 @@ def written(store: Any, pipeline: Pipeline, on_null_label: str, applied: bool) -
     out = {}
     for seen in found["source_parts"]:
         if seen["place"]["version"]:
-            known = ("rows", "dropped", "seconds", "nulls", "blocks")  # what it took when it was written
-            result = {name: seen[name] for name in known if name in seen} | {"reused": True}
+            result: dict[str, Any] = {name: seen[name] for name in FOUND if name in seen} | {"reused": True}
             out[seen["identity"]] = result | ({"entry": entries[seen["identity"]]} if seen["stored"] else {})
     return out
 
