@@ -1,5 +1,8 @@
 """A guessed pipeline is code that makes an equal one, and it says what it left out and why."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -201,3 +204,32 @@ def test_choices_of_how_rows_are_prepared_are_refused_where_nothing_is_prepared(
         h3.train(h3.Actor("misspelt", Ridge(), feed.pipeline), frame, on_nul_label="drop")
     with pytest.raises(UnknownName, match="on_null_label 'dorp'.*'drop'"):
         h3.train(h3.Actor("misspelt", Ridge(), feed.pipeline), frame, on_null_label="dorp")
+
+
+@pytest.mark.parametrize("columns", [["review"], ["review", "note"]], ids=["one", "two"])
+def test_a_guess_with_gaps_in_its_text_becomes_a_plain_pipeline(columns: list[str], frame: pd.DataFrame) -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import Ridge
+
+    rows = frame.assign(note=frame["review"].where(frame.index % 9 > 0)).dropna(subset="rating")
+    for gaps in (False, True):
+        if gaps:
+            rows["review"] = rows["review"].where(rows.index % 7 > 0)
+        elif len(columns) > 1:
+            continue
+        given = rows[["price", "stars", *columns, "rating"]]
+        for model in (Ridge(), HistGradientBoostingRegressor(max_iter=2)):  # the second takes no sparse rows
+            actor = h3.Actor("plain", model, h3.Pipeline.guess(given, label="rating")).fit(given)
+            assert np.allclose(actor.to_sklearn().predict(given), actor.predict(given), atol=1e-9)
+
+
+def test_the_page_shows_what_the_guess_prints(tmp_path, monkeypatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "your-own-table.md").read_text(encoding="utf-8")
+    (made, guessed, *_), shown = (
+        re.findall(r"```python\n(.*?)```", page, re.S),
+        re.search(r"```text\n(.*?)```", page, re.S),
+    )
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, h3.Pipeline] = {}
+    exec(made + guessed, namespace)
+    assert shown and f"{namespace['pipeline']}\n" == shown.group(1)

@@ -7,6 +7,7 @@ It knows scikit-learn's containers and a fitted pipeline's stages; it fits nothi
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from sklearn.preprocessing import FunctionTransformer
 
 from h3lab.backends._sklearn import SklearnModel
 from h3lab.backends._sklearn_answers import exact_of, unchanged
+from h3lab.backends._sklearn_traits import takes_sparse
 from h3lab.errors import ModelError, NotFittedError
+from h3lab.preparing.chain import takes_text
 
 if TYPE_CHECKING:
     from h3lab.actor import Actor
@@ -39,7 +42,7 @@ def to_sklearn(actor: Actor) -> Any:
         return estimator
     if pipeline.join != "concat":
         raise ModelError("join='blocks' has no counterpart in a ColumnTransformer; prepare with join='concat'.")
-    steps = [("columns", _columns(pipeline)), ("model", estimator)]
+    steps = [("columns", _columns(pipeline, takes_sparse(estimator))), ("model", estimator)]
     if pipeline.dtype is not None and not any(block.sparse for block in pipeline.spec.blocks.values()):
         steps.insert(1, ("dtype", FunctionTransformer(np.dtype(pipeline.dtype).type)))
     return Row(steps)
@@ -61,39 +64,36 @@ def _estimator(model: SklearnModel) -> Any:
     return estimator
 
 
-def _columns(pipeline: Pipeline) -> ColumnTransformer:
-    sparse = any(block.sparse for block in pipeline.spec.blocks.values())
+def _columns(pipeline: Pipeline, sparse: bool) -> ColumnTransformer:
+    sparse = sparse and any(block.sparse for block in pipeline.spec.blocks.values())
     blocks = []
     for block in pipeline.preprocessors:
-        workers = _row(pipeline.state.stages[block.name], block.names)
-        text = not isinstance(block.columns, str) and isinstance(workers, ColumnTransformer)
-        columns = list(block.columns) if text or not isinstance(block.columns, str) else block.columns
+        workers = _row(pipeline.state.stages[block.name], block.columns)
+        columns = block.columns if isinstance(block.columns, str) else list(block.columns)
         blocks.append((block.name, workers, columns))
     return _fitted(blocks, list(pipeline.state.schema.names), sparse)
 
 
-def _row(stages: Any, names: list[str]) -> Any:
-    """The workers of a block as one transformer; clones over columns of text become a ColumnTransformer themselves."""
+def _row(stages: Any, columns: Any) -> Any:
+    """The workers of a block as one transformer; workers over columns of text become a ColumnTransformer themselves,
+    by name, or behind another worker, whose output is an array, by position."""
     steps: list[tuple[str, Any]] = []
     for number, stage in enumerate(stages):
-        if len(stage) == 1:
+        if isinstance(columns, str) or not takes_text(stage[0]):
             steps.append((f"worker{number}", copy.deepcopy(stage[0])))
-        elif number == 0:
-            each = [(name, copy.deepcopy(worker), name) for name, worker in zip(names, stage, strict=True)]
-            steps.append((f"worker{number}", _fitted(each, names, True)))
-        else:
-            raise ModelError("a worker for single columns of text that is not a block's first has no counterpart.")
+            continue
+        names = list(columns) if number == 0 else list(range(len(stage)))
+        each = [(str(name), copy.deepcopy(worker), name) for name, worker in zip(names, stage, strict=True)]
+        steps.append((f"worker{number}", _fitted(each, names, True)))
     if not steps:
         return FunctionTransformer()
     return steps[0][1] if len(steps) == 1 else Row(steps)
 
 
-def _fitted(transformers: list[tuple[str, Any, Any]], names: list[str], sparse: bool) -> ColumnTransformer:
+def _fitted(transformers: list[tuple[str, Any, Any]], names: Sequence[Any], sparse: bool) -> ColumnTransformer:
     """A ColumnTransformer around fitted transformers. It has no way to take them as they are, so it is fitted with ones
     that pass numbers through, on a made-up row, and theirs are put in their place."""
-    made = ColumnTransformer(
-        [(name, FunctionTransformer(), list(_listed(columns))) for name, _, columns in transformers]
-    )
+    made = ColumnTransformer([(name, FunctionTransformer(), _listed(columns)) for name, _, columns in transformers])
     made.fit(pd.DataFrame(np.zeros((1, len(names))), columns=names))
     made.transformers = [(name, worker, columns) for name, worker, columns in transformers]
     made.transformers_ = list(made.transformers)
@@ -101,5 +101,5 @@ def _fitted(transformers: list[tuple[str, Any, Any]], names: list[str], sparse: 
     return made
 
 
-def _listed(columns: Any) -> list[str]:
-    return [columns] if isinstance(columns, str) else columns
+def _listed(columns: Any) -> list[Any]:
+    return [columns] if isinstance(columns, str | int) else columns

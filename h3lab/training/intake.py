@@ -20,7 +20,7 @@ from h3lab.feeds import targets
 from h3lab.feeds.feed import Feed
 from h3lab.options import Options
 from h3lab.preparing.cells import as_table
-from h3lab.preparing.from_sklearn import as_pipeline, is_fitted
+from h3lab.preparing.from_sklearn import as_pipeline, is_fitted, is_transformer
 from h3lab.training import agreement
 from h3lab.training.validation import check_same
 
@@ -221,7 +221,7 @@ def raw_rows(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) 
     from h3lab.pipeline import Pipeline
     from h3lab.preparing.matching import opened
 
-    if not isinstance(pipeline, Pipeline):
+    if not isinstance(pipeline, Pipeline) and not is_transformer(pipeline):
         raise UsageError(
             f"a {type(pipeline).__name__} came as the actor's pipeline; expected a Pipeline, for example "
             'h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler()), label="rating").'

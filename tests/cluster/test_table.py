@@ -2,8 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import h3lab as h3
 
@@ -29,3 +35,26 @@ def test_a_file_and_a_label_become_a_trained_estimator(lab, flights):
     local = h3.Actor("delay", booster, pipeline)
     assert timeless(h3.train(local, flights, **choices)) == timeless(records), "the same bits as in this process"
     assert actor.predict(pd.read_parquet(flights).head(3)).shape == (3,), "wait() has loaded it into the actor passed"
+
+
+def test_scikit_learns_containers_are_prepared_and_trained_on_engines(lab, flights):
+    frame = pd.read_parquet(flights).head(3000).dropna(subset="arr_delay")
+    X, y = frame.drop(columns="arr_delay"), frame["arr_delay"]
+    columns = ColumnTransformer(
+        [
+            ("n", make_pipeline(SimpleImputer(), StandardScaler()), ["dep_delay", "distance"]),
+            ("c", OneHotEncoder(), ["origin"]),
+        ]
+    )
+    expected = clone(columns).fit_transform(X)
+    feed = lab.prepare(columns, frame, label="arr_delay")
+    made = feed.arrays()[0]
+    assert np.allclose(made.toarray() if hasattr(made, "toarray") else made, expected, rtol=0, atol=1e-12)
+    fitted = clone(columns).fit(X)
+    plain = make_pipeline(fitted, Ridge()).fit(X, y)
+    for model, pipeline in ((Ridge(), clone(columns)), (Ridge(), fitted), (make_pipeline(columns, Ridge()), None)):
+        run = lab.train(h3.Actor("container", model, pipeline), (X, y), replace=True).wait()
+        assert np.allclose(run.actor.predict(X), plain.predict(X), atol=1e-6)
+        assert np.allclose(h3.attach("container").actor.predict(X), plain.predict(X), atol=1e-6)
+    run = lab.train(h3.Actor("fed", make_pipeline(columns, Ridge())), feed).wait()
+    assert np.allclose(run.actor.predict(X), plain.predict(X), atol=1e-6)
