@@ -9,6 +9,7 @@ import io
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
@@ -25,6 +26,7 @@ from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Source
 from h3lab.spec import Spec
 from h3lab.training.answers import log_softmax
+from h3lab.training.questions import Questions
 from h3lab.training.validation import ROWS_AT_A_TIME, check_same, logits_of
 
 #: Answers in memory, newest last: a session that tries many students asks for the same ones again and again.
@@ -44,7 +46,8 @@ def answers(teacher: Any, feed: Feed, clip: float, source: Any = None) -> np.nda
     if kept is None and file is not None and file.exists():
         kept = np.load(file, allow_pickle=False)
     if kept is None:
-        kept = np.ascontiguousarray(asked.logits(), dtype=np.float32)
+        pieces = None if file is None else file.with_suffix(".pieces")
+        kept = np.ascontiguousarray(asked.logits(pieces), dtype=np.float32)
         bad = int((~np.isfinite(kept)).any(axis=1).sum())
         if bad:
             raise DataError(f"the teacher's answers to {bad} of {len(kept)} rows are not finite.")
@@ -52,6 +55,7 @@ def answers(teacher: Any, feed: Feed, clip: float, source: Any = None) -> np.nda
             buffer = io.BytesIO()
             np.save(buffer, kept, allow_pickle=False)
             replace_file(file, buffer.getvalue())
+        asked.settle()
     if key is not None:
         _keep(key, kept)
     return kept
@@ -113,6 +117,7 @@ class _Asked:
         self._teacher = teacher
         self._actor: Any = None
         self._model: Model | None = None
+        self._questions: Questions | None = None
         if hasattr(teacher, "learned"):
             if not teacher.learned:
                 raise NotFittedError(f"the teacher {teacher.name!r} has not learned anything yet. Train it first.")
@@ -145,11 +150,12 @@ class _Asked:
         except (PicklingError, TypeError, AttributeError):
             return None
 
-    def logits(self) -> np.ndarray:
-        """(rows, outputs) in the feed's order."""
+    def logits(self, pieces: Path | None) -> np.ndarray:
+        """(rows, outputs) in the feed's order. ``pieces``: where a function's answers are kept until all are there."""
         feed = self._feed
         if self._model is None:
-            return self._over_raw_rows(self._of_function)
+            self._questions = Questions(self._teacher, feed.spec, self._clip, len(feed), self.key, pieces)
+            return self._over_raw_rows(self._questions)
         if self._actor is None:
             return logits_of(self._model, feed)
         name, spec = self._actor.name, self._actor.spec_
@@ -167,26 +173,10 @@ class _Asked:
             return logits_of(self._model, feed)
         return self._over_raw_rows(self._actor.logits)
 
-    def _of_function(self, rows: Any) -> np.ndarray:
-        try:
-            values = np.asarray(self._teacher(rows), dtype=np.float64)
-        except Exception as error:
-            told = f"the teacher's function failed: {type(error).__name__}: {error}"
-            raise ModelError(f"{told}. It is called as f(raw rows) -> (rows, classes) probabilities.") from error
-        spec = self._feed.spec
-        if spec.task == "regression":
-            return values.reshape(len(values), -1)
-        if values.ndim != 2 or values.shape[1] != spec.classes:
-            raise SpecMismatch(
-                f"the teacher's function returned shape {values.shape}; expected (rows, {spec.classes}): a probability "
-                f"for each of {spec.labels}."
-            )
-        if (values < 0).any() or np.abs(values.sum(axis=1) - 1).max() > 1e-3:
-            raise DataError(
-                "the teacher's function returned rows that do not sum to one, so they are no probabilities. If they "
-                "are logits, return scipy.special.softmax(logits, axis=1)."
-            )
-        return np.log(np.clip(values, self._clip, None))
+    def settle(self) -> None:
+        """The answers are kept as a whole."""
+        if self._questions is not None:
+            self._questions.settle()
 
     def _over_raw_rows(self, ask: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Answers to the rows before they were prepared, joined to the feed's by key, never by their place."""
@@ -201,8 +191,13 @@ class _Asked:
         keys, found = [], []
         for part in source.parts():
             table = source.read(part, columns)
-            keys.append(source.keys(part, table))
-            found.append(ask(table.to_pandas()))
+            own = source.keys(part, table)
+            here = np.isin(own, wanted)  # a service is not asked for rows that nobody learns from
+            if here.any():
+                keys.append(own[here])
+                found.append(ask(table.filter(here).to_pandas()))
+        if not keys:
+            raise DataError(f"none of the {len(wanted)} rows of the feed is in source.")
         return _joined(np.concatenate(keys), np.concatenate(found), wanted)
 
     def _raw(self) -> Source:

@@ -1,6 +1,12 @@
 """Distill: the loss is the one of the books, a teacher is asked once, and answers find their rows."""
 
+import contextlib
 import dataclasses
+import json
+import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -20,12 +26,14 @@ from h3lab.backends._torch import TorchModel
 from h3lab.backends._torch_losses import Objective
 from h3lab.errors import DataError, ModelError, NotFittedError, SpecMismatch, UnknownName, UsageError
 from h3lab.feeds.feed import Feed
+from h3lab.home import room
 from h3lab.pipeline import Pipeline
 from h3lab.preparing.prepare import prepare
 from h3lab.preprocessor import Preprocessor
 from h3lab.settings import Settings
 from h3lab.soft_targets import answers, beside, mixture
 from h3lab.sources import read
+from h3lab.training import questions
 from h3lab.training.loop import train
 from h3lab.transfer import Distill
 
@@ -391,7 +399,11 @@ def test_native_models_teach_too():
         (lambda: actor("wide").fit(np.hstack([X, X]), y), SpecMismatch, "128"),
         (lambda: Actor("margins", LinearSVC()).fit(X, y), ModelError, "margins and no probabilities"),
         (lambda: lambda rows: rows[:, :10] * 5, DataError, "do not sum to one.*softmax"),
-        (lambda: lambda rows: np.full((len(rows), 3), 1 / 3), SpecMismatch, r"\(300, 3\); expected \(rows, 10\)"),
+        (
+            lambda: lambda rows: np.full((len(rows), 3), 1 / 3),
+            SpecMismatch,
+            r"\(300, 3\) for 300 rows; expected \(300, 10\)",
+        ),
         (lambda: lambda rows: np.full((len(rows), 10), np.nan), DataError, "300 of 300 rows are not finite"),
         (lambda: "teacher", UsageError, r"h3\.attach\('teacher'\)"),
     ],
@@ -405,3 +417,139 @@ def test_a_student_with_a_step_of_its_own_learns_from_no_teacher():
     own = Actor("own", TorchModel(network, step=lambda module, batch: module(batch.x).mean()))
     with pytest.raises(UsageError, match="a step of its own"):
         train(own, (X, y), transfer=Distill(len))
+
+
+# ---- A function or a service as teacher
+
+
+TEACHES = LogisticRegression(max_iter=500).fit(X[:, 10:20], [f"d{label}" for label in y])
+
+
+class Service(BaseHTTPRequestHandler):
+    """Rows as JSON in, a dict from class to probability a row out; out of order after so many requests."""
+
+    protocol_version = "HTTP/1.0"
+    answered: list = []
+    breaks_after = None
+
+    def do_POST(self):
+        if self.breaks_after is not None and len(self.answered) >= self.breaks_after:
+            self.send_error(503, "overloaded")
+            return
+        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        found = TEACHES.predict_proba(np.array([[row[f"p{i}"] for i in range(10)] for row in rows]))
+        self.answered.append(len(rows))
+        # The classes in an order of the service's own.
+        body = json.dumps([dict(reversed(list(zip(TEACHES.classes_, map(float, p))))) for p in found]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(breaks_after=None):
+    Service.answered, Service.breaks_after = [], breaks_after
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def asking(url):
+    def ask(rows):
+        request = urllib.request.Request(url, rows.to_json(orient="records").encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    return ask
+
+
+def test_a_service_teaches_by_the_names_of_its_classes_and_is_asked_once():
+    rows = frame()
+    feed = prepare(columns(StandardScaler()), rows)
+    with serving() as url:
+        ask = asking(url)
+        found = answers(ask, feed, 1e-6, source=rows)
+        expected = np.log(np.clip(TEACHES.predict_proba(rows[[f"p{i}" for i in range(10)]].to_numpy()), 1e-6, None))
+        assert list(TEACHES.classes_) == list(feed.spec.labels)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        for _ in range(2):
+            list(train(one := actor(), feed, transfer=Distill(ask, source=rows)))
+        assert Service.answered == [300] and one.score(rows) > 0.2
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "stored"])
+def test_a_service_that_breaks_off_is_asked_for_the_rest_alone(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(questions, "ROWS_AT_A_TIME", 64)
+    rows = frame()
+    feed = prepare(columns(StandardScaler()), rows, to=tmp_path / "feed" if stored else None)
+    with serving(breaks_after=3) as url:
+        ask = asking(url)
+        says = r"HTTPError: HTTP Error 503: overloaded \(192 of 300 rows are answered and kept; train again"
+        with pytest.raises(ModelError, match=says) as caught:
+            list(train(actor(), feed, transfer=Distill(ask, source=rows)))
+        assert isinstance(caught.value.__cause__, urllib.error.HTTPError)
+        if stored:
+            questions._BROKEN_OFF.clear()  # as another process, such as a rank's second attempt
+        Service.breaks_after = None
+        list(train(actor(), feed, transfer=Distill(ask, source=rows)))
+        assert Service.answered == [64, 64, 64, 64, 44]
+    assert not questions._BROKEN_OFF and not list(room("soft").glob("*.pieces"))
+
+
+def test_a_service_that_nobody_reaches_says_that_nothing_is_answered():
+    with serving() as url:
+        ask = asking(url)
+    feed = prepare(columns(StandardScaler()), rows := frame())
+    with pytest.raises(ModelError, match=r"URLError.*\(none yet\)\. It is called as f\(raw rows\)"):
+        answers(ask, feed, 1e-6, source=rows)
+
+
+def test_a_service_is_not_asked_for_rows_that_nobody_learns_from():
+    rows, seen = frame(), []
+    train_rows, _ = read(rows).split(test=0.7, seed=0)
+
+    def ask(given):
+        seen.append(len(given))
+        return np.full((len(given), 10), 0.1)
+
+    feed = prepare(columns(StandardScaler()), train_rows)
+    answers(ask, feed, 1e-6, source=rows)
+    assert sum(seen) == len(feed) < 120
+
+
+LABELS = [f"d{label}" for label in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "says"),
+    [
+        (lambda n: np.full((n - 1, 10), 0.1), SpecMismatch, r"shape \(299, 10\) for 300 rows; expected \(300, 10\)"),
+        (lambda n: np.full((n, 10), 0.2), DataError, r"300 of 300 rows that do not sum to one \(the first is row 0"),
+        (lambda n: [dict.fromkeys(LABELS[1:], 0.1)] * n, SpecMismatch, "answers for d1, .*; the classes are d0, d1"),
+        (lambda n: pd.DataFrame(dict.fromkeys([*LABELS, "other"], [0.1] * n)), SpecMismatch, "and no other"),
+        (lambda n: "overloaded", DataError, "returned a str that is no array of numbers"),
+        (lambda n: [["a"] * 10] * n, DataError, "no array of numbers"),
+    ],
+)
+def test_answers_that_are_no_probabilities_say_what_to_return(answer, error, says):
+    feed = prepare(columns(StandardScaler()), rows := frame())
+    with pytest.raises(error, match=says):
+        answers(lambda given: answer(len(given)), feed, 1e-6, source=rows)
+
+
+def test_named_answers_may_come_in_any_order():
+    feed = prepare(columns(StandardScaler()), rows := frame())
+    p = np.random.default_rng(0).dirichlet(np.ones(10), 300)
+    expected = answers(lambda given: p, feed, 1e-6, source=rows)
+    mixed = pd.DataFrame(p, columns=LABELS)[LABELS[::-1]]
+    np.testing.assert_array_equal(answers(lambda given: mixed, feed, 1e-6, source=rows), expected)
