@@ -30,8 +30,8 @@ class Distill:
     the labels, means over rows (Hinton et al. 2015). In regression: soft · squared error to the teacher's predictions.
 
     ``teacher``: a fitted actor, a run, a fitted native model, a function from raw rows (a DataFrame) to
-    probabilities: (rows, classes) in the order of ``feed.spec.labels``, or a DataFrame or dicts by class; or a list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft``
-    and ``hard`` can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero
+    probabilities: (rows, classes) in the order of ``feed.spec.labels``, or a DataFrame or dicts by class; or a
+    list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft`` and ``hard`` can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero
     counts as, where the teacher is a function. ``source``: the raw rows that the feed was prepared from, for a teacher
     that answers raw rows.
 
