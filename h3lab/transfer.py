@@ -31,9 +31,10 @@ class Distill:
 
     ``teacher``: a fitted actor, a run, a fitted native model, a function from raw rows (a DataFrame) to
     probabilities: (rows, classes) in the order of ``feed.spec.labels``, or a DataFrame or dicts by class; or a
-    list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft`` and ``hard`` can be steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero
-    counts as, where the teacher is a function. ``source``: the raw rows that the feed was prepared from, for a teacher
-    that answers raw rows.
+    list of them, or of ``(teacher, weight)``: then their mixture teaches. ``temperature``, ``soft`` and ``hard`` can be
+    steered; ``hard=None`` is ``1 - soft`` and follows it. ``clip``: what a probability of zero counts as, where the
+    teacher is a function. ``source``: the raw rows that the feed was prepared from, for a teacher that answers raw
+    rows.
 
     >>> Distill(lambda rows: rows, soft=0.8).settings[2].default
     0.2
