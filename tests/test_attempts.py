@@ -3,6 +3,9 @@
 import pytest
 
 from h3lab.cluster.attempt import TRIES, Attempt, attempts, stuck, verdict
+from h3lab.cluster.labfolder import LabFolder
+from h3lab.cluster.roster import Roster
+from h3lab.cluster.slots import Slots
 from h3lab.running.folder import RunFolder
 
 
@@ -75,3 +78,17 @@ def test_stuck_is_as_many_tries_from_one_step(run):
     assert stuck(run, 40) and not stuck(run, 80)
     Attempt.begin(run, [], from_step=80)
     assert not stuck(run, 80)
+
+
+def test_a_roster_finds_a_run_whose_notebook_died_before_it_had_asked_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("H3LAB_HOME", str(tmp_path))
+    roster = Roster("default", Slots(LabFolder(), None, []))
+    for lab, state in (("default", "queued"), ("default", "finished"), ("elsewhere", "queued")):
+        folder = RunFolder.claim("unasked")
+        folder.write_state(state)
+        folder.write_info(name="unasked", lab=lab, ranks=1, created=1.0)
+    RunFolder.claim("unasked")  # and one that died earlier
+    assert not roster.entries
+    roster.look()
+    roster.look()
+    assert list(roster.entries) == ["unasked/1"] == roster.training

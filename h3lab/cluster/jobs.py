@@ -93,6 +93,11 @@ class Job:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def going(lab: LabFolder) -> bool:
+    """Whether somebody waits for a job here."""
+    return any((path / "driver.json").exists() and not Job(path).over for path in lab.jobs.iterdir())
+
+
 def sweep(lab: LabFolder) -> None:
     """Remove jobs whose driver has died; a living one's may take days."""
     for path in lab.jobs.iterdir():
@@ -163,6 +168,8 @@ class Crew:
                 self._tries[task] = self._tries.get(task, 0) + 1
                 if self._tries[task] >= TRIES:
                     raise EngineLost(self._lost(task, name, ends[name]))
+        if not self._lab.kept and self._lab.status["state"] == "ended":
+            raise LabError(f"the lab has ended meanwhile ({self._lab.status.get('reason')}). Start one: h3.Lab().")
         answer = self._lab.answered(self._asked)
         if answer is not None and answer.get("error"):
             raise LabError(str(answer["error"]))

@@ -161,6 +161,8 @@ class Keeper:
         if training:
             names = ", ".join(training)
             return {"error": f"{names} still train. Stop them (run.stop()), or stop all: lab.close(force=True)."}
+        if jobs.going(self._folder) and not question.get("force"):
+            return {"error": "somebody prepares a feed here. Wait for it, or end it too: lab.close(force=True)."}
         self._reason = str(question.get("reason") or "somebody ended it")
         return {}
 
@@ -184,6 +186,7 @@ class Keeper:
             self._reason = f"nobody has needed it for {self._lease.hours:g} hours"
         if time.monotonic() - self._swept > SWEEP_SECONDS:
             self._swept = time.monotonic()
+            self._roster.look()
             self._folder.sweep()
             jobs.sweep(self._folder)
 

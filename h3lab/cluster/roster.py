@@ -59,10 +59,15 @@ class Roster:
     """Runs by name."""
 
     def __init__(self, lab: str, slots: Slots) -> None:
-        self._slots = slots
+        self._lab, self._slots = lab, slots
         self.entries: dict[str, Entry] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Take in what has not ended. A keeper that is new has to look; one that is not finds what a notebook has left
+        that died between writing a run down and asking for it."""
         for folder in folders():
-            if folder.info.get("lab") == lab and folder.state["state"] not in ENDED:
+            if folder.info.get("lab") == self._lab and folder.state["state"] not in ENDED:
                 self.enter(folder)
 
     def enter(self, folder: RunFolder) -> None:

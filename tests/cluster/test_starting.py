@@ -11,6 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.preprocessing import StandardScaler
 
 import h3lab as h3
 from h3lab import cli
@@ -166,10 +167,45 @@ def test_a_lab_that_another_notebook_looks_at_stays_when_its_block_ends_and_clos
     lab.close()
     lab.close()
     assert "ended: no slots" in repr(lab) and lab.runs == []
-    for use in (lambda: lab.prepare(None, None), lambda: lab.extend(1)):
+    pipeline = h3.Pipeline(h3.Preprocessor("all", ["x0"], StandardScaler()))
+    for use in (lambda: lab.prepare(pipeline, np.zeros((8, 1))), lambda: lab.extend(1)):
         with pytest.raises(LabError, match=r"the lab has ended \(somebody closed it\). Start one: h3.Lab\(engines=2\)"):
             use()
     assert cli.main(["extend", "1d"]) == 1 and "Start one" in capsys.readouterr().err
+
+
+PREPARE = """
+    import os, time
+    import numpy as np
+    import h3lab as h3
+    from sklearn.preprocessing import FunctionTransformer
+
+    def slowly(X):
+        if "H3LAB_SLOT" in os.environ:  # the first rows are tried in the notebook itself
+            print("works", flush=True)
+            time.sleep(3600)
+        return X
+
+    lab = h3.Lab()
+    print("looks", flush=True)
+    try:
+        lab.prepare(h3.Pipeline(h3.Preprocessor("all", ["x0"], FunctionTransformer(slowly))), np.zeros((8, 1)))
+    except h3.errors.LabError as error:
+        print("LabError:", error)
+"""
+
+
+def test_closing_does_not_take_the_engines_from_under_another_notebook_that_prepares(other_home):
+    lab = h3.Lab(engines=1)
+    other = python(PREPARE)
+    until(lambda: "looks" in other.stdout.readline(), what="it has joined")
+    until(
+        lambda: any("works" in log.read_text() for log in lab._folder.jobs.glob("*/workers/*.log")), what="it prepares"
+    )
+    with pytest.raises(LabError, match=r"somebody prepares a feed here.*lab\.close\(force=True\)"):
+        lab.close()
+    lab.close(force=True)
+    assert "LabError: the lab has ended meanwhile (somebody closed it)" in other.communicate(timeout=60)[0]
 
 
 def test_a_keeper_whose_home_was_removed_ends_its_engines(other_home):
