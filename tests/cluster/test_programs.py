@@ -7,7 +7,12 @@ import runpy
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import h3lab as h3
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = sorted(path for path in (ROOT / "docs" / "programs").iterdir() if path.is_dir())
@@ -61,3 +66,39 @@ def test_a_program_moved_over_scores_as_it_did(program, lab, monkeypatch):
     assert scores["after"] > scores["before"] - 0.05 and min(scores.values()) > 0.85
     if program.name == "sklearn_planes":
         assert scores["after"] == scores["before"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_lightning_module_learns_on_two_ranks_what_it_learns_on_one(lab):
+    lightning = pytest.importorskip("lightning")
+
+    class Digits(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.Tanh(), torch.nn.Linear(16, 10))
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            logits = self(x)
+            self.log("right", (logits.argmax(1) == y).float().mean())
+            self.log("batch", batch_idx)
+            return torch.nn.functional.cross_entropy(logits, y)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    X, y = load_digits(return_X_y=True)
+    X, model = (X / 16).astype(np.float32), h3.TorchModel(Digits())
+    together = h3.Actor("lit", model, epochs=3, batch_size=128)
+    run = lab.train(together, (X, y), ranks=2).wait()
+    alone = h3.Actor("lit", model, epochs=3, batch_size=128)
+    records = list(h3.train(alone, (X, y)))
+    for name, value in alone.model_.parameters().items():
+        np.testing.assert_allclose(together.model_.parameters()[name], value, atol=1e-5)
+    frame = run.frame()
+    np.testing.assert_allclose(frame["right"], [record["right"] for record in records], atol=1e-5)
+    assert frame["batch"].tolist() == [record["batch"] for record in records] == [*range(15)] * 3
