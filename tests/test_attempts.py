@@ -88,6 +88,8 @@ def test_a_roster_finds_a_run_whose_notebook_died_before_it_had_asked_for_it(tmp
         folder.write_state(state)
         folder.write_info(name="unasked", lab=lab, ranks=1, created=1.0)
     RunFolder.claim("unasked")  # and one that died earlier
+    damaged = RunFolder.claim("damaged")
+    (damaged.path / "run.json").write_text("")
     assert not roster.entries
     roster.look()
     roster.look()

@@ -216,8 +216,7 @@ class Lab:
     @property
     def runs(self) -> list[Run]:
         """The runs of this lab that have not ended."""
-        name = self._folder.name
-        return [Run(f) for f in folders() if f.info.get("lab") == name and f.state["state"] not in ENDED]
+        return [Run(f) for f in folders(lab=self._folder.name) if f.state["state"] not in ENDED]
 
     @property
     def name(self) -> str:

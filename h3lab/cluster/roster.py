@@ -66,8 +66,8 @@ class Roster:
     def look(self) -> None:
         """Take in what has not ended. A keeper that is new has to look; one that is not finds what a notebook has left
         that died between writing a run down and asking for it."""
-        for folder in folders():
-            if folder.info.get("lab") == self._lab and folder.state["state"] not in ENDED:
+        for folder in folders(lab=self._lab):
+            if folder.state["state"] not in ENDED:
                 self.enter(folder)
 
     def enter(self, folder: RunFolder) -> None:

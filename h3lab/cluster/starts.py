@@ -103,7 +103,7 @@ def _claimed(lab: Any, name: str, again: bool, launch: Launch, told: dict[str, A
 
 def in_use(lab: Any, name: str, again: bool) -> list[Run]:
     """The runs of this name that have not ended; NameInUse where there is one and it shall not be replaced."""
-    going = [Run(f) for f in folders(name) if f.info.get("lab") == lab.name and f.state["state"] not in ENDED]
+    going = [Run(f) for f in folders(name, lab.name) if f.state["state"] not in ENDED]
     if going and not again:
         raise NameInUse(
             f"{going[-1].name!r} is still {going[-1].state}. Look at it with h3.attach({name!r}), end it with "

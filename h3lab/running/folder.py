@@ -24,7 +24,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ def find(name: str | None = None) -> RunFolder:
     if not isinstance(name, str):
         raise UsageError(f"{name!r} came; expected the name of a run, for example 'digits' (its newest) or 'digits/2'.")
     actor, _, number = name.partition("/")
-    numbers = [int(folder.path.name) for folder in folders(actor)] if re.fullmatch(NAME, actor) else []
+    numbers = [int(folder.path.name) for folder in _started(actor)] if re.fullmatch(NAME, actor) else []
     asked = re.fullmatch("[0-9]+", number)
     chosen = int(number) if asked else max(numbers, default=0)
     if chosen not in numbers or (number and not asked):
@@ -180,9 +180,17 @@ def find(name: str | None = None) -> RunFolder:
     return RunFolder(runs / actor / str(chosen))
 
 
-def folders(actor: str = "*") -> Iterator[RunFolder]:
-    """Every run of this home (or of one name) that was really started, oldest number first within a name: a number
-    that was claimed by a notebook which died before it had written ``run.json`` is no run."""
+def folders(actor: str = "*", lab: str | None = None) -> Iterator[RunFolder]:
+    """Every run of this home (of one name, of one lab) that was really started, oldest number first within a name. One
+    whose ``run.json`` is damaged is passed over: it must not hide the others, nor end their keeper."""
+    for folder in _started(actor):
+        with suppress(ValueError):
+            if lab in (None, folder.info.get("lab")):
+                yield folder
+
+
+def _started(actor: str) -> Iterator[RunFolder]:
+    # A number that was claimed and never started, because its notebook died in between, is no run.
     for parent in sorted(room("runs").glob(actor)):
         started = [path.parent for path in parent.glob("*/run.json") if path.parent.name.isdigit()]
         yield from map(RunFolder, sorted(started, key=lambda path: int(path.name)))
