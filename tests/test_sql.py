@@ -235,6 +235,11 @@ def test_a_password_is_never_told(sqlite):
     source = h3.read(sqlite, table="flights")
     source.base.url = "postgresql+psycopg://me:geheim@127.0.0.1/test"
     assert "geheim" not in f"{source!r} {source.describe()} {source.title}"
+    for hidden in ("x?password=geheim", "x?sslmode=require&sslpassword=geheim&b=1", "x?authToken=geheim"):
+        assert "geheim" not in sql.without_secrets(f"postgresql://127.0.0.1/{hidden}")
+    assert sql.without_secrets("postgresql://h/x?sslmode=require&options=-c%20a") == (
+        "postgresql://h/x?sslmode=require&options=-c%20a"
+    )
     with pytest.raises(DataError, match=r"password, which is not kept.*pgpass"):
         h3.sources.sql.reopen(source.base.describe())
 

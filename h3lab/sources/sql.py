@@ -6,6 +6,7 @@ It knows keys, runs of rows and what can go wrong with servers; how a database's
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,11 +106,11 @@ class Sql(Source):
         """The URL without its password: give that by ``~/.pgpass`` or the driver's own environment variables, where the
         source is to be opened again."""
         own = {"table": self.table, "query": self.query, "key": list(self.key)}
-        return {"kind": "sql", "url": redacted(self.url), **own}
+        return {"kind": "sql", "url": without_secrets(self.url), **own}
 
     @property
     def title(self) -> str:
-        return f"{'table ' + self.table if self.table else 'query'} of {redacted(self.url)}"
+        return f"{'table ' + self.table if self.table else 'query'} of {without_secrets(self.url)}"
 
     # ---- Inside
 
@@ -235,6 +236,12 @@ class Sql(Source):
 
 class _Gone(DataError):
     """A server that may answer the next time: the drivers have one error for this and for much else."""
+
+
+def without_secrets(url: str) -> str:
+    """A database's URL without its password; ``sslmode`` and the like stay, which opening it again needs."""
+    url = re.sub(r"://([^/\s:]*):[^/\s]*@", r"://\1:***@", url)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*)=[^&\s]*", r"\1=***", url)
 
 
 def _said(error: Exception) -> str:
