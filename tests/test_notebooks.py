@@ -126,6 +126,12 @@ def check_hello(cells: list[nbformat.NotebookNode], proofs: list[dict[str, Any]]
     assert sum("h3lab-run" in data.get("text/html", "") for data in map(data_of, waits.outputs)) == 1, "one card a cell"
 
 
+def check_flights(cells: list[nbformat.NotebookNode], proofs: list[dict[str, Any]]) -> None:
+    for proof in proofs:
+        assert (proof["counts"]["rows"], proof["counts"]["dropped"]) == (26_398, 606), "January's flights"
+        assert proof["counts"]["lookups"]["planes"]["missing"] > 1000
+
+
 def data_of(output: nbformat.NotebookNode) -> dict[str, Any]:
     return dict(output.get("data", {}))
 
@@ -133,6 +139,13 @@ def data_of(output: nbformat.NotebookNode) -> dict[str, Any]:
 #: Notebook → the code that proves what it has done. ``same`` must be the same in each pass; the teacher of the
 #: hello-world notebook is not, because the step at which somebody changes its learning rate depends on the clock.
 PROOFS = {
+    "flights": """
+import json
+print(json.dumps({
+    "same": {"feed": feed.fingerprint, "rows": [len(rest), len(held_out)], "deep": deep.score(held_out)},
+    "counts": feed.manifest["counts"],
+}))
+""",
     "hello": """
 import json
 print(json.dumps({
@@ -141,7 +154,7 @@ print(json.dumps({
     "teacher": teacher.score(held_out), "records": again.frame()["step"].tolist(), "steps": feed.steps(32),
     "students": len(results), "verdicts": compared["verdict"].tolist(), "number": int(again.name.split("/")[1]),
 }))
-"""
+""",
 }
-CHECKS = {"hello": check_hello}
+CHECKS = {"flights": check_flights, "hello": check_hello}
 CLOSING = "lab.close()"
