@@ -13,11 +13,11 @@ def __getattr__(name: str) -> object:
     except AttributeError as error:
         if name in __all__ or name.startswith("_"):  # what its module raises is its own affair
             raise
-        from .errors import closest
+        from .errors import NotOffered, closest
 
         close = closest(name, __all__)
         meant = f" Did you mean h3.{close}?" if close else ""
-        raise AttributeError(f"h3lab has no {name!r}.{meant} It has: {', '.join(__all__)}.") from error
+        raise NotOffered(f"h3lab has no {name!r}.{meant} It has: {', '.join(__all__)}.") from error
     except ModuleNotFoundError as error:
         from .worlds import missing
 

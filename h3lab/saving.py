@@ -59,7 +59,9 @@ def save(actor: Actor, path: str | Path) -> Path:
     try:
         replace_file(path, data, durable=True)
     except OSError as error:
-        raise StorageError(f"{path} was not written ({error}); what was there is as it was.") from error
+        raise StorageError(
+            f"{path} was not written ({error}); what was there is as it was. Give a file in a folder that is there."
+        ) from error
     print(f"{path} ({_size(len(data))}) opens with {_line(path, model, actor.pipeline_)}")
     return path
 
@@ -98,6 +100,8 @@ def _read(path: Path) -> dict[str, Any]:
     body, end = data[: -len(_SUM) - _DIGEST], data[-len(_SUM) - _DIGEST :]
     if data[: len(codec.MAGIC)] != codec.MAGIC:
         raise DamagedData(f"{path} is no .h3 file: it begins with {data[:8]!r}. {_ASK}")
+    if not end.startswith(_SUM):
+        raise DamagedData(f"{path} is no saved actor, or its end is missing. Copy it again, or save it anew. {_ASK}")
     if end != _SUM + hashlib.blake2b(body, digest_size=_DIGEST).digest():
         raise DamagedData(f"{path} is truncated or damaged: its checksum is wrong. Copy it again, or save it anew.")
     tree = codec.unpack(body)

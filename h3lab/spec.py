@@ -51,10 +51,10 @@ class Spec:
         y = np.asarray(y)
         labels = np.asarray(self.labels)
         # NumPy compares a number with a string as unequal and never says so; kinds must agree first.
-        if (y.dtype.kind in "OUS") != (labels.dtype.kind in "OUS"):
+        if (y.dtype.kind in "OUS") != (texts := labels.dtype.kind in "OUS"):
             raise DataError(
                 f"labels of type {y.dtype} came, but the classes are of type {labels.dtype} ({self._shown()}). "
-                f"Convert them first, for example with .astype({labels.dtype.name!r})."
+                f"Convert them first, for example with .astype({'str' if texts else labels.dtype.name!r})."
             )
         if y.dtype.kind == "O":
             y, labels = y.astype(str), labels.astype(str)

@@ -14,7 +14,7 @@ from typing import Any
 from h3lab.cluster import keeper, processes, standing, travel
 from h3lab.cluster.jobs import Engines
 from h3lab.cluster.labfolder import LabFolder
-from h3lab.cluster.lifetime import LIVING, answer, end, revive
+from h3lab.cluster.lifetime import LIVING, answer, check_plan, end, revive
 from h3lab.cluster.starts import begin, begin_loop, feed_folder
 from h3lab.errors import EngineLost, LabError, UsageError, guided
 from h3lab.home import alone, write_json
@@ -37,8 +37,7 @@ class Lab:
     """
 
     def __init__(self, engines: int | None = None, *, profile: str | None = None, cluster: Any = None) -> None:
-        if engines is not None and (isinstance(engines, bool) or not isinstance(engines, int) or engines < 1):
-            raise LabError(f"engines={engines!r} came; expected a whole number from 1, for example h3.Lab(engines=2).")
+        check_plan(engines, profile)
         self._folder = LabFolder()
         self._begun: list[Run] = []
         self._own = self._entered = False
@@ -145,7 +144,7 @@ class Lab:
         """
         self._alive()
         slots = len(self._folder.status["slots"])
-        if not 1 <= ranks <= slots:
+        if not isinstance(ranks, int) or not 1 <= ranks <= slots:
             raise LabError(f"ranks={ranks} came; this lab has {slots} slots, so expected a number from 1 to {slots}.")
         more = {"transfer": transfer, "start": start, "class_weight": class_weight, "snapshot_every": snapshot_every}
         return self._begin(begin(self, actor, data, ranks, replace, more, settings))

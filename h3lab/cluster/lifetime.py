@@ -20,6 +20,14 @@ WAIT_SECONDS, ANSWER_SECONDS, POLL_SECONDS = 60.0, 20.0, 0.02
 LIVING = ("starting", "ready")
 
 
+def check_plan(engines: Any, profile: Any) -> None:
+    """LabError for what no lab can be started with."""
+    if engines is not None and (isinstance(engines, bool) or not isinstance(engines, int) or engines < 1):
+        raise LabError(f"engines={engines!r} came; expected a whole number from 1, for example h3.Lab(engines=2).")
+    if profile is not None and not isinstance(profile, str):
+        raise LabError(f"profile={profile!r} came; expected an IPython profile's name, for example profile='slurm'.")
+
+
 def revive(folder: LabFolder) -> None:
     """Start the keeper of a lab again that has lost its own; its engines and ranks go on meanwhile. LabError where the
     lab has ended."""

@@ -23,6 +23,7 @@ from h3lab.home import alone, room
 from h3lab.running.folder import ENDED, RunFolder, folders, naming
 from h3lab.running.run import Run
 from h3lab.serial.fingerprints import fingerprint
+from h3lab.settings import Setting
 
 
 def begin(
@@ -31,9 +32,12 @@ def begin(
     """Check, claim, write; the caller asks the keeper."""
     from sklearn.base import clone
 
+    from h3lab.training import fitness
     from h3lab.training.loop import train
 
     actor = getattr(actor, "actor", actor)  # whatever takes an actor takes a run
+    fitness.check_actor(actor)
+    fitness.settings_of(more["transfer"])
     in_use(lab, actor.name, again)  # before rows are prepared for nothing; it counts below
     feed, settings = _stored(lab, actor, data, settings)
     copy = clone(actor)
@@ -50,7 +54,7 @@ def begin(
     fixed = {**settings, "threads": options.threads, "seed": options.seed}
     if "validation" in settings:
         copy.set_params(validation=None)  # what it says is in the settings, and may be large
-    launch = Launch(clone(copy), feed, **given, snapshot_every=more["snapshot_every"], settings=fixed)
+    launch = Launch(clone(copy), feed, **given, snapshot_every=_every(more["snapshot_every"]), settings=fixed)
     folder = _claimed(lab, actor.name, again, launch, {"ranks": ranks, "feed": str(feed), **_told(planned)})
     return Run(folder, actor)
 
@@ -59,7 +63,6 @@ def begin_loop(
     lab: Any, function: Any, name: str | None, again: bool, snapshot_every: int | None, values: dict[str, Any]
 ) -> Run:
     """The same for a loop of one's own."""
-    from h3lab.settings import Setting
     from h3lab.training.loops import Loop
 
     if "ranks" in values:
@@ -67,8 +70,7 @@ def begin_loop(
             f"ranks={values['ranks']!r} came; a loop of one's own is one process. Ranks share the steps of an actor: "
             "lab.train(actor, feed, ranks=2)."
         )
-    if snapshot_every is not None:
-        snapshot_every = Setting("snapshot_every", int, 100, low=1).check(snapshot_every)
+    snapshot_every = _every(snapshot_every)
     loop = Loop.of(function, name, **values)
     told = {
         "ranks": 1,
@@ -99,6 +101,10 @@ def _claimed(lab: Any, name: str, again: bool, launch: Launch, told: dict[str, A
         folder.write_state("queued", attempt=0, step=0, message="queued")
         folder.write_info(number=int(folder.path.name), lab=lab.name, **told)
     return folder
+
+
+def _every(steps: Any) -> int | None:
+    return None if steps is None else int(Setting("snapshot_every", int, 100, low=1).check(steps))
 
 
 def in_use(lab: Any, name: str, again: bool) -> list[Run]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from h3lab.errors import guided
 from h3lab.running import journal
 from h3lab.running.folder import ENDED, RunFolder, folders
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "state", "epoch", "step", "loss", "val_loss", "val_accuracy")
 
 
+@guided
 def runs() -> pd.DataFrame:
     """``h3.runs()`` lists every run of this home, newest first: name, state, epoch, step, the newest loss and measures
     on held-out rows (``val_loss``, ``val_accuracy`` and what else there is), seconds trained, when it was started

@@ -16,7 +16,7 @@ from h3lab.running import journal, results
 from h3lab.running.folder import ENDED, RunFolder
 from h3lab.running.progress import Line
 from h3lab.running.status import line, rate, settings
-from h3lab.settings import Settings
+from h3lab.settings import Setting, Settings, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,11 +126,11 @@ class Run:
 
     def logs(self, rank: int | None = None, lines: int | None = None) -> str:
         """What its ranks have printed, attempt after attempt (and what went wrong in a panel); the last ``lines``."""
-        pattern = "*.log" if rank is None else f"rank{rank}.*.log"
+        pattern = "*.log" if rank is None else f"rank{whole('rank', rank, 0)}.*.log"
         paths = sorted(self.folder.logs.glob(pattern), key=lambda path: (path.stem.split(".")[::-1], path.stem))
         told = [(path.stem, path.read_text(errors="replace")) for path in paths]
         text = "\n".join(f"==> {name} <==\n{text}" if len(told) > 1 else text for name, text in told)
-        return "\n".join(text.splitlines()[-lines:]) if lines else text
+        return "\n".join(text.splitlines()[-lines:]) if lines is not None and whole("lines", lines, 0) else text
 
     # ---- Steering
 
@@ -191,6 +191,8 @@ class Run:
 
         Raises RunFailed with the remote traceback. Ctrl-C ends the waiting, not the run.
         """
+        if timeout_seconds is not None:
+            timeout_seconds = Setting("timeout_seconds", float, 60.0, low=0.0).check(timeout_seconds)
         show, settle = worlds.view("show"), worlds.view("settle")
         progress = None if show is not None and show(self) else Line()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds

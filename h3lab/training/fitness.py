@@ -114,7 +114,7 @@ def class_weights(asked: str | Mapping[Any, float] | None, feed: Feed, can: Capa
         for label, weight in asked.items():
             if label not in known:
                 raise UnknownName("class", label, known)
-            Setting(f"class_weight of {label!r}", float, 1.0, low=0.0).check(weight)
+            Setting(f"class_weight[{label!r}]", float, 1.0, low=0.0).check(weight)
             found[known.index(label)] = weight
         return found
     if asked != "balanced":

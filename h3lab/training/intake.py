@@ -54,6 +54,11 @@ def check_raw(actor: Any, data: Any, chosen: Mapping[str, Any]) -> None:
     """UsageError where choices of how rows are prepared come with rows that nothing prepares here, and where nobody
     says which column is the label."""
     pipeline = pipeline_of(actor)
+    if pipeline is not None and not hasattr(pipeline, "transform"):
+        raise UsageError(
+            f"actor {actor.name!r} has a {type(pipeline).__name__} as pipeline; expected for example "
+            'h3.Pipeline(h3.Preprocessor("numbers", ["price"], StandardScaler()), label="rating").'
+        )
     if not isinstance(data, (Feed, tuple)) and pipeline is not None and not hasattr(pipeline, "recipe"):
         raise UsageError(
             f"the pipeline of actor {actor.name!r} is a {type(pipeline).__name__}, which names no label. Pass (X, y), "

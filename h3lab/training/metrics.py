@@ -108,7 +108,9 @@ def _one(metric: Metric, answers: Any, truth: np.ndarray, weight: np.ndarray | N
             return float(scorer(answers, answers.rows, truth, **options))
         return float(scorer(truth, answers.predict(answers.rows)))
     except Exception as error:  # a metric of one's own raises whatever it raises
-        asked = "" if isinstance(metric, str) else f" A function is called as {name_of(metric)}(y, predicted)."
+        other = "'r2' for quantities" if spec.task == "regression" else "'f1_macro' for classes"
+        asked = f" A function is called as {name_of(metric)}(y, predicted)."
+        asked = f" Take one that suits them, such as {other}." if isinstance(metric, str) else asked
         raise UsageError(f"the metric {name_of(metric)!r} cannot be measured on {spec}: {error}.{asked}") from error
 
 
