@@ -871,14 +871,14 @@ GROUPS: dict[str, list[Case]] = {
             "a teacher of one column",
             "list(h3.train(actor, (X, y), transfer=h3.Distill(lambda rows: np.ones(len(rows)))))",
             "SpecMismatch",
-            "expected (rows, 3)",
+            "expected (60, 3)",
         ),
         case(
             "a teacher that fails",
             "list(h3.train(actor, (X, y), transfer=h3.Distill(lambda rows: 1 / 0)))",
             "ModelError",
             "ZeroDivisionError",
-            "(rows, classes) probabilities",
+            "f(raw rows) -> (rows, outputs)",
         ),
         case(
             "a teacher of rows that are gone",
@@ -1155,7 +1155,7 @@ A message says what came, what was expected, and what to type. A name that nobod
 one, also where another library calls it so (`learning_rate` is `lr`). What a dependency raised is the cause of the
 error (`raise ... from`), so its traceback is there too.
 
-`python tests/misuse.py` writes this page from the cases that the tests run.
+This page is written by `python tests/misuse.py` from the cases that the tests run.
 
 ## The tree
 
