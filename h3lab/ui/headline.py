@@ -38,6 +38,7 @@ def headline(
         "total": total,
         "loss_name": loss_of(columns),
         "loss": finite(columns.last(loss_of(columns) or "")),
+        "val_loss": finite(columns.last("val_loss")),
         "metric": metric_of(columns),
         "value": finite(columns.last(metric_of(columns) or "")),
         "rate": rate if moving else None,

@@ -77,8 +77,10 @@ def test_runs_are_compared_by_validation_and_that_can_be_switched(notebook: Open
     book.run(0)
     drawn = "card.plot?.document ? [...card.plot.model('left.single').data.y] : null"
     book.wait(lambda: book.card(drawn) == [0.75, 0.25], what="a dot a run, of its validation")
+    assert "val_loss 0.750" in book.page.locator(".h3-facts").first.inner_text(), "and so are the headlines"
     book.page.locator(".h3-plain").first.select_option("train")
     book.wait(lambda: book.card(drawn) == [0.5, 0.5], what="of its training")
+    assert "val_loss" not in book.page.locator(".h3-facts").first.inner_text()
     assert not book.errors
 
 

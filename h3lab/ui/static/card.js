@@ -75,7 +75,7 @@ class Card {
     this.foot = element("div", "foot", {}, this.code, this.view);
     this.root = element(
       "div", "card", {},
-      ...this.heads.map((head) => head.root),
+      element("div", many ? "many" : "one", {}, ...this.heads.map((head) => head.root)),
       element("div", "hair", { hidden: many }, this.fill), this.trouble, this.cause.root, this.empty, this.plots,
       ...(this.controls ? [this.controls.root] : []), this.foot,
     );
@@ -117,7 +117,7 @@ class Card {
   pick(side, base, kind) {
     this.picks[side] = base;
     this.kinds[side] = kind;
-    this.request();
+    this.update();
   }
 
   whole() {
@@ -168,7 +168,9 @@ class Card {
 
   update() {
     const { runs, said, frozen, trouble } = this.board, head = runs[0].head;
-    runs.forEach((run, index) => run.head && this.heads[index].show(run.head, frozen));
+    // Several are told apart by the loss that is drawn of them.
+    const held = runs.length > 1 && comparedKind(runs, "loss", this.kinds[0]) === "held";
+    runs.forEach((run, index) => run.head && this.heads[index].show(run.head, frozen, held));
     if (!head) return;
     this.fill.style.transform = `scaleX(${head.total ? Math.min(1, head.step / head.total) : 0})`;
     this.root.dataset.state = frozen ? "frozen" : STATES[head.state]?.[1];
@@ -209,11 +211,12 @@ class Head {
     this.facts = element("span", "facts");
     this.place = element("span", "place");
     const color = index === null ? [] : [element("span", `swatch h3-run${index}`)];
-    this.root = element("div", "head", {}, ...color, this.name, this.number, this.pill, this.facts, this.place);
+    const called = element("span", "called", {}, this.name, this.number);
+    this.root = element("div", "head", {}, ...color, called, this.pill, this.facts, this.place);
     this.values = new Map();
   }
 
-  show(head, frozen) {
+  show(head, frozen, held) {
     write(this.name, head.name);
     write(this.number, head.number ? `/${head.number}` : "");
     const [word, kind] = STATES[head.state] ?? [head.state, "wait"];
@@ -222,7 +225,8 @@ class Head {
     const count = (number) => (number ? Math.round(number).toLocaleString("en") : "");
     this.fact("epoch", head.step ? count(head.epoch) : "", head.epochs ? `/${count(head.epochs)}` : "");
     this.fact("step", count(head.step), head.epochs || !head.total ? "" : `/${count(head.total)}`);
-    this.fact("loss", head.loss === null ? "" : short(head.loss), "", head.loss_name);
+    const [loss, called] = held && head.val_loss !== null ? [head.val_loss, "val_loss"] : [head.loss, head.loss_name];
+    this.fact("loss", loss === null ? "" : short(loss), "", called);
     this.fact("metric", head.value === null ? "" : short(head.value), "", head.metric);
     this.fact("steps/s", count(head.rate));
     this.fact("left", head.left === null ? "" : duration(head.left));
