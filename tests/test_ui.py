@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernels import Kernel
 from paced import DECLARED, Asked, Pace, paced
@@ -116,6 +116,7 @@ def test_a_tail_is_steps_and_then_values():
     np.testing.assert_array_equal(steps_and_values, [2, 3, np.nan, 0.25])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no error
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500), st.integers(1, 40))
 def test_bins_keep_the_extremes_and_the_mean(values: list[float], bins: int):
     columns = Columns()
@@ -171,6 +172,17 @@ def test_a_story_marks_what_somebody_steered():
     assert [(mark["step"], mark["kind"]) for mark in story.marks] == [(120, "attempt")]
 
 
+def test_what_cannot_be_typed_is_told_in_words():
+    story = Story({"lr": 0.1}, {"pause": "", "set": "", "stop": "break"})
+    for event, told in (
+        ({"event": "pause", "control": 1, "step": 5}, {"code": "", "note": "paused at step 5"}),
+        ({"event": "set", "control": 2, "step": 6, "values": {"lr": 0.2}}, {"code": "", "note": "lr=0.2 at step 6"}),
+        ({"event": "stop", "control": 3, "step": 7}, {"code": "break", "note": "took effect at step 7"}),
+    ):
+        story.tell(event)
+        assert story.last == told
+
+
 def test_a_headline_says_it_all():
     columns = Columns()
     last = {"step": 60, "epoch": 3, "loss": 0.5, "accuracy": 0.7, "val_loss": 0.6, "val_accuracy": 0.8}
@@ -178,7 +190,18 @@ def test_a_headline_says_it_all():
     info = {"name": "digits", "number": 3, "epochs": 20, "total_steps": 400, "ranks": 2}
     head = headline(info, {"state": "training", "slots": ["slot0", "slot1"]}, columns, last, 34.0)
     assert (head["metric"], head["value"], head["left"], head["place"]) == ("val_accuracy", 0.8, 10.0, "slot0, slot1")
+    assert (head["loss_name"], head["loss"], head["val_loss"]) == ("loss", 0.5, 0.6)
+    assert head["elsewhere"] == 'h3.attach("digits")'
     json.dumps(head, allow_nan=False)
+
+
+def test_a_headline_of_a_loop_with_two_losses_and_no_end():
+    columns = Columns()
+    columns.extend([{"step": 60, "g_loss": 0.5, "d_loss": 0.7}])
+    info = {"name": "gan", "local": True, "epochs": None, "total_steps": None}
+    head = headline(info, {"state": "training"}, columns, {"step": 60, "epoch": 0}, 34.0)
+    told = {name: head[name] for name in ("loss_name", "loss", "metric", "value", "left", "rate", "place", "elsewhere")}
+    assert list(told.values()) == ["g_loss", 0.5, "d_loss", 0.7, None, 34.0, "local", ""]
 
 
 @pytest.mark.parametrize("state", ["queued", "starting", "paused", "lost", "finished", "stopped", "failed"])

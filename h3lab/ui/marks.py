@@ -15,6 +15,8 @@ VERBS = {
     "snapshot": "run.snapshot()",
 }  # fmt: skip
 
+_DONE = {"pause": "paused", "resume": "resumed", "stop": "stopped", "snapshot": "kept"}
+
 
 def number(value: Any) -> str:
     """A setting as somebody would type it: ``1e-4`` rather than ``0.0001``, quotes around text."""
@@ -77,5 +79,6 @@ class Story:
 
     def _say(self, verb: str, values: Mapping[str, Any], step: float | None) -> None:
         told = code(verb, values, self._words)
-        note = "" if step is None else f"took effect at step {step}" if told else f"{verb}d at step {step}"
-        self.last = {"code": told, "note": note}
+        # What nobody could type is said in words.
+        done = "took effect" if told else ", ".join(f"{n}={number(v)}" for n, v in values.items()) or _DONE[verb]
+        self.last = {"code": told, "note": "" if step is None else f"{done} at step {step}"}
