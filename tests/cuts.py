@@ -39,11 +39,14 @@ class Pickling:
     get them; remembers how many bytes went through."""
 
     width = 2
+    local = False
 
     def __init__(self) -> None:
         self.bytes = 0
 
-    def map(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str = "") -> Iterator[Any]:
+    def map(
+        self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str = "", alike: bool = True
+    ) -> Iterator[Any]:
         for task in tasks:
             call, given = self._sent((function, task))
             yield self._sent(call(given))

@@ -36,14 +36,14 @@ def double(number):
 
 
 def test_a_task_is_taken_once(lab):
-    job = Job.create(lab, double, range(3))
+    job = Job.create(lab.jobs, double, range(3))
     assert job.claim(0, "a") and not job.claim(0, "b") and job.claim(1, "b")
-    job.close()
+    job.close(lambda: True)
     assert not job.claim(2, "a")  # it is over, which is no error for a worker that comes late
 
 
 def test_what_the_dead_had_taken_is_free_again_unless_it_was_done(lab):
-    job = Job.create(lab, double, range(4))
+    job = Job.create(lab.jobs, double, range(4))
     for task, worker in enumerate("aaab"):
         assert job.claim(task, worker)
     signed.dump(0, job.place("results", 0))
@@ -54,7 +54,7 @@ def test_what_the_dead_had_taken_is_free_again_unless_it_was_done(lab):
 
 
 def test_a_worker_does_every_task_and_goes_home(lab):
-    job = Job.create(lab, double, [1, 13, 3])
+    job = Job.create(lab.jobs, double, [1, 13, 3])
     ended = []
     worker = threading.Thread(target=lambda: ended.append(run_worker(str(job.path), "slot0-1")))
     worker.start()
@@ -64,16 +64,16 @@ def test_a_worker_does_every_task_and_goes_home(lab):
         while worker.is_alive() and not job.place("results", 2).exists():
             worker.join(0.01)
         assert [signed.load(job.place("results", task)) for task in (0, 2)] == [2, 6]
-        told, text = signed.load(job.place("errors", 1))
-        assert told == "ArithmeticError: not that one" and "in double" in text
+        told, text, where = signed.load(job.place("errors", 1))
+        assert told == "ArithmeticError: not that one" and "in double" in text and where == "slot0"
     finally:
-        job.close()
+        job.close(lambda: True)
         worker.join(30)
     assert ended == [0]
 
 
 def test_a_job_without_a_driver_is_over_and_swept(lab, dead, monkeypatch):
-    mine, orphan = Job.create(lab, double, [1]), Job.create(lab, double, [1])
+    mine, orphan = Job.create(lab.jobs, double, [1]), Job.create(lab.jobs, double, [1])
     write_json(orphan.path / "driver.json", dead)
     assert orphan.over and not mine.over
     sweep(lab)
@@ -85,7 +85,7 @@ def test_a_job_without_a_driver_is_over_and_swept(lab, dead, monkeypatch):
 
 
 def test_only_what_this_home_has_signed_is_opened(lab):
-    job = Job.create(lab, double, [1])
+    job = Job.create(lab.jobs, double, [1])
     path = job.path / "job.bin"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

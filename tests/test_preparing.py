@@ -96,9 +96,9 @@ def test_the_manifest_says_what_was_done(tmp_path: Path) -> None:
 
 def test_nothing_changed_is_reused_at_once(tmp_path: Path) -> None:
     class Refusing:
-        width = 1
+        width, local = 1, False
 
-        def map(self, function: Any, tasks: Any, label: str = "") -> Any:
+        def map(self, function: Any, tasks: Any, label: str = "", alike: bool = True) -> Any:
             raise AssertionError("nothing is to be computed")
 
     source = CutSource(frame(), [50], version="1")
@@ -148,12 +148,12 @@ def test_rows_do_not_go_through_the_executor(tmp_path: Path) -> None:
 
 def test_two_do_not_prepare_into_one_folder_at_the_same_time(tmp_path: Path) -> None:
     class Nested:
-        width = 1
+        width, local = 1, False
 
-        def map(self, function: Any, tasks: Any, label: str = "") -> Any:
+        def map(self, function: Any, tasks: Any, label: str = "", alike: bool = True) -> Any:
             with pytest.raises(StorageError, match="another process is preparing into"):
                 prepare(recipe(), CutSource(frame()), to=tmp_path)
-            return map(function, tasks)
+            yield from map(function, tasks)
 
     assert len(prepare(recipe(), CutSource(frame()), to=tmp_path, executor=Nested())) == 120
 
@@ -480,12 +480,12 @@ KILLED = """
     from sklearn.decomposition import PCA
 
     class Fatal:
-        width = 1
-        def map(self, function, tasks, label=""):
+        width, local = 1, True
+        def map(self, function, tasks, label="", alike=True):
             if label == sys.argv[2]:
                 list(map(function, tasks))
                 os.kill(os.getpid(), signal.SIGKILL)
-            return map(function, tasks)
+            yield from map(function, tasks)
 
     rows = pd.DataFrame({"x": np.arange(100.0), "y": np.arange(100.0)})
     prepare(Pipeline(Preprocessor("x", ["x", "y"], PCA(1))), CutSource(rows, [50]), to=sys.argv[1], executor=Fatal())

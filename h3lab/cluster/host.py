@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import multiprocessing.process
 import os
 import signal
 import socket
@@ -16,23 +15,23 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from multiprocessing import connection, forkserver, get_context
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 from h3lab.cluster import processes
+from h3lab.cluster.nursery import Nursery
 from h3lab.home import write_json
 
-_context = get_context("forkserver")
-#: A forkserver for each kind of child; multiprocessing itself knows of one.
-_servers = {"rank": forkserver.ForkServer(), "worker": forkserver.ForkServer()}
+#: A nursery for each kind of child: workers need no torch.
+_nurseries = {kind: Nursery([f"h3lab.cluster.preload_{kind}"]) for kind in ("rank", "worker")}
 _children: dict[int, Any] = {}
 _wanted: set[str] = set()  # reports of children that were asked for and are not there yet
-_starting = threading.local()  # the kind of child that this thread is starting
-_connect = forkserver.connect_to_new_process
 
 IDLE_SECONDS = 2.0
 FIRST_SLOT = "slot0"
+#: How often it is looked whether a child is still wanted.
+WANTED_SECONDS = 0.1
 
 #: What a child may run: kind → module and function. Nothing else can be asked for.
 KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:run_worker"}
@@ -41,11 +40,7 @@ KINDS = {"rank": "h3lab.cluster.rank:run_rank", "worker": "h3lab.cluster.worker:
 def open_host(home: str) -> dict[str, Any]:
     """Make this engine a host, once; answers who and where it is. The imports go on in the forkserver meanwhile."""
     os.environ["H3LAB_HOME"] = home
-    # The function that a Process asks for its child. In an engine that is not ours others may ask it too.
-    forkserver.connect_to_new_process = _new_process  # type: ignore[assignment]
-    for kind, server in _servers.items():
-        server.set_forkserver_preload([f"h3lab.cluster.preload_{kind}"])
-    _servers["worker"].ensure_running()
+    _nurseries["worker"].open()
     # One slot that is ready for a run at once is worth its two hundred megabytes; the others import on their first one.
     if os.environ.get("H3LAB_SLOT", FIRST_SLOT) == FIRST_SLOT:
         threading.Thread(target=_get_ready, name="get ready", daemon=True).start()
@@ -60,12 +55,6 @@ def open_host(home: str) -> dict[str, Any]:
     }
 
 
-def _new_process(descriptors: list[int]) -> tuple[int, int]:
-    kind = getattr(_starting, "kind", None)
-    connect = _connect if kind is None else _servers[kind].connect_to_new_process
-    return connect(descriptors)
-
-
 def _get_ready() -> None:
     """Start the ranks' forkserver once nothing is being prepared, which would otherwise share its core and its memory
     with imports that it does not need. The first rank does not wait for that, but for the imports."""
@@ -74,40 +63,45 @@ def _get_ready() -> None:
         time.sleep(0.1)
         # A child that is asked for may still wait for the imports of its own forkserver.
         idle = 0 if _children or _wanted else idle + 1
-    _servers["rank"].ensure_running()
+    _nurseries["rank"].open()
 
 
-def start(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
+def start(kind: str, arguments: tuple[Any, ...], log: str, report: str, until: str = "") -> None:
     """Start a child; returns at once, though the first one of its kind waits for imports. Output goes to the file
-    ``log``; ``<report>.start.json`` is there once it lives, ``<report>.end.json`` once it has ended."""
+    ``log``; ``<report>.start.json`` is there once it lives, ``<report>.end.json`` once it has ended. ``until``: the
+    child is killed once this file exists, or its folder no longer does."""
+    follow(_nurseries[kind], kind, arguments, log, report, until)
+
+
+def follow(nursery: Nursery, kind: str, arguments: tuple[Any, ...], log: str, report: str, until: str = "") -> None:
+    """:func:`start` with a nursery of one's own."""
     _wanted.add(report)
-    threading.Thread(target=_live, args=(kind, arguments, log, report), name=f"child {report}", daemon=True).start()
+    live = (nursery, (kind, arguments, log), report, until)
+    threading.Thread(target=_live, args=live, name=f"child {report}", daemon=True).start()
 
 
-def _live(kind: str, arguments: tuple[Any, ...], log: str, report: str) -> None:
-    process: Any = _context.Process(target=_child, args=(kind, arguments, log), daemon=False)
-    _starting.kind = kind
+def _live(nursery: Nursery, given: tuple[str, tuple[Any, ...], str], report: str, until: str) -> None:
     try:
         # Without a lock: the first rank waits here for imports, and a worker must not wait with it.
-        process.start()
-        # Each start makes multiprocessing look for children that have ended, and this thread does too: of two that
-        # read one exit code, the second finds the pipe empty and invents code 255. So it shall not know this one.
-        multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+        child = nursery.bear(_child, given)
     except Exception as error:
-        print(f"a {kind} did not start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        print(f"a {given[0]} did not start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         _wanted.discard(report)
         _tell(f"{report}.end.json", pid=None, exit=1)
         return
-    pid = int(process.pid)
-    _children[pid] = process
+    pid = int(child.pid)
+    _children[pid] = child
     _wanted.discard(report)
-    _tell(f"{report}.start.json", pid=pid, born=processes.born(pid))
-    connection.wait([process.sentinel])
-    process.join()
+    _tell(f"{report}.start.json", pid=pid, born=processes.born(pid), engine=os.getpid())
+    while not connection.wait([child.sentinel], WANTED_SECONDS if until else None):
+        # It may be deep in a part that nobody waits for any more, or stopped.
+        if os.path.exists(until) or not os.path.exists(os.path.dirname(until)):
+            end(pid)
+    code = child.wait()
     _children.pop(pid, None)
     # What the child has started itself (a data loader's workers) is of its group and must not outlive it.
     _end_group(pid)
-    _tell(f"{report}.end.json", pid=pid, exit=process.exitcode)
+    _tell(f"{report}.end.json", pid=pid, exit=code)
 
 
 def _tell(path: str, **values: Any) -> None:
@@ -128,9 +122,9 @@ def end(pid: int) -> bool:
         return False
     _end_group(pid)
     # Between fork and setsid the child has no group yet.
-    process = _children.get(pid)
-    if process is not None:
-        process.kill()
+    child = _children.get(pid)
+    if child is not None:
+        child.kill()
     return True
 
 
@@ -138,12 +132,8 @@ def close_host() -> None:
     """End what this host has started, for an engine that lives on: one of a cluster that is not ours."""
     for pid in list(_children):
         end(pid)
-    for server in _servers.values():
-        forked = getattr(server, "_forkserver_pid", None)
-        if forked is not None:
-            # It may be importing for seconds, and hears of nothing else meanwhile.
-            os.kill(forked, signal.SIGKILL)
-            server._stop()  # type: ignore[attr-defined]
+    for nursery in _nurseries.values():
+        nursery.close()
 
 
 def missing(modules: list[str]) -> list[str]:

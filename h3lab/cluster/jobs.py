@@ -6,10 +6,11 @@
       job.bin          the function and its tasks, signed
       driver.json      whose job it is: a job whose driver has died is nobody's, and its workers end
       claims/000012    which worker has taken a task; who makes the file has it
+      again/000012     it takes too long, so another one may take it too: claims/000012.1
       results/000012   what came of it, signed
       errors/000012    or what it raised
       workers/         start and end of each worker, and its log
-      closed           all results are fetched
+      closed           all results are fetched, or nobody wants them any more
 """
 
 from __future__ import annotations
@@ -18,21 +19,20 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from h3lab.cluster import processes
-from h3lab.cluster.labfolder import LabFolder, tail
-from h3lab.errors import DataError, EngineLost, H3labError, LabError
+from h3lab.cluster.labfolder import LabFolder
 from h3lab.home import read_json, write_json
 from h3lab.serial import signed
 
 POLL_SECONDS = 0.01
-TRIES = 3
-ANSWER_SECONDS = 30.0
 #: A job is written before its driver is named, and its workers need a moment to notice its end.
 SWEEP_SECONDS = 60.0
+#: How long the workers of a job that is given up are waited for; hosts look ten times a second whom to end.
+LEAVE_SECONDS = 1.0
 
 
 class Job:
@@ -43,13 +43,13 @@ class Job:
         self.workers = self.path / "workers"
 
     @classmethod
-    def create(cls, lab: LabFolder, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Job:
-        """Write a job; the user's own modules travel by value."""
+    def create(cls, jobs: Path, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Job:
+        """Write a job among ``jobs``; the user's own modules travel by value."""
         from h3lab.cluster.launch import own_modules
 
-        job = cls(lab.jobs / f"{time.time_ns():020d}-{secrets.token_hex(4)}")
+        job = cls(jobs / f"{time.time_ns():020d}-{secrets.token_hex(4)}")
         job.path.mkdir(mode=0o700)
-        for name in ("claims", "results", "errors", "workers"):
+        for name in ("claims", "again", "results", "errors", "workers"):
             (job.path / name).mkdir()
         with own_modules():
             signed.dump((function, list(tasks)), job.path / "job.bin")
@@ -57,40 +57,73 @@ class Job:
         return job
 
     @property
+    def closed(self) -> bool:
+        """Whether its driver wants nothing of it any more."""
+        return (self.path / "closed").exists() or not self.path.exists()
+
+    @property
     def over(self) -> bool:
         """Closed, or its driver has died."""
         driver = read_json(self.path / "driver.json")
-        return driver is None or (self.path / "closed").exists() or not processes.alive(driver["pid"], driver["born"])
+        return driver is None or self.closed or not processes.alive(driver["pid"], driver["born"])
 
-    def claim(self, task: int, worker: str) -> bool:
+    def claim(self, task: int, worker: str, again: bool = False) -> bool:
         """Take a task; False where somebody has it."""
         try:
-            descriptor = os.open(self.path / "claims" / f"{task:06d}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            path = self.place("claims", task, again)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except (FileExistsError, FileNotFoundError):
             return False
         with os.fdopen(descriptor, "w") as file:
             file.write(worker)
         return True
 
-    def place(self, kind: str, task: int) -> Path:
-        """The file of a task among ``claims``, ``results`` or ``errors``."""
-        return self.path / kind / f"{task:06d}"
+    def place(self, kind: str, task: int, again: bool = False) -> Path:
+        """The file of a task among ``claims``, ``again``, ``results`` or ``errors``."""
+        return self.path / kind / (f"{task:06d}.1" if again else f"{task:06d}")
+
+    def names(self, kind: str) -> list[str]:
+        """What is there of a kind; nothing once the job is closed."""
+        try:
+            return sorted(name for name in os.listdir(self.path / kind) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def second(self, worker: str) -> int | None:
+        """Take a task that another worker has had for too long; None where there is none."""
+        for name in self.names("again"):
+            task = int(name)
+            try:
+                mine = self.place("claims", task).read_text() == worker
+            except FileNotFoundError:  # given back, so that it is taken as any other
+                continue
+            if not mine and not self.place("results", task).exists() and self.claim(task, worker, again=True):
+                return task
+        return None
 
     def free(self, worker: str) -> list[int]:
         """Give back what a dead worker had taken and not finished."""
         freed = []
-        for path in (self.path / "claims").iterdir():
-            task = int(path.name)
-            done = self.place("results", task).exists() or self.place("errors", task).exists()
+        for name in self.names("claims"):
+            path, task = self.path / "claims" / name, int(name.partition(".")[0])
+            done = self.place("results", task).exists() or (self.path / "errors" / name).exists()
             if not done and path.read_text() in (worker, ""):
                 path.unlink()
                 freed.append(task)
         return freed
 
-    def close(self) -> None:
-        """Send the workers home, and remove the folder."""
-        (self.path / "closed").touch()
-        shutil.rmtree(self.path, ignore_errors=True)
+    def close(self, settled: Callable[[], bool]) -> None:
+        """Send the workers home, wait for them until ``settled``, and remove the folder."""
+        try:
+            (self.path / "closed").touch()
+            deadline = time.monotonic() + LEAVE_SECONDS
+            while not settled() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        finally:
+            # Renamed first: nobody can make a file in it while it is removed.
+            gone = self.path.with_name(f".{self.path.name}")
+            self.path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def going(lab: LabFolder) -> bool:
@@ -103,87 +136,3 @@ def sweep(lab: LabFolder) -> None:
     for path in lab.jobs.iterdir():
         if time.time() - path.stat().st_mtime > SWEEP_SECONDS and Job(path).over:
             shutil.rmtree(path, ignore_errors=True)
-
-
-class Engines:
-    """An Executor over the slots of a lab: ``width`` workers pull tasks, and a task whose worker died is run again."""
-
-    def __init__(self, lab: LabFolder, width: int) -> None:
-        self._lab = lab
-        self.width = width
-
-    def map(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str = "") -> Iterator[Any]:
-        """See :class:`h3lab.preparing.executor.Executor`."""
-        if not tasks:
-            return
-        job = Job.create(self._lab, function, tasks)
-        try:
-            crew = Crew(self._lab, job, label)
-            for task in range(len(tasks)):
-                yield crew.result(task)
-        finally:
-            job.close()
-
-
-class Crew:
-    """The workers of one job, as its driver sees them."""
-
-    def __init__(self, lab: LabFolder, job: Job, label: str) -> None:
-        self._lab, self._job, self._label = lab, job, label
-        self._gone: set[str] = set()
-        self._tries: dict[int, int] = {}
-        self._checked = time.monotonic()
-        self._asked = self._call()
-
-    def _call(self) -> str:
-        self._since = time.monotonic()
-        return self._lab.ask("job", path=str(self._job.path))
-
-    def result(self, task: int) -> Any:
-        """Wait for a task; what it raised is raised here, with the remote traceback."""
-        path = self._job.place("results", task)
-        while not path.exists():
-            self._raise_errors()
-            if time.monotonic() - self._checked > 0.2:
-                self._checked = time.monotonic()
-                self._look()
-            time.sleep(POLL_SECONDS)
-        return signed.load(path)
-
-    def _raise_errors(self) -> None:
-        for path in sorted((self._job.path / "errors").iterdir()):
-            error, text = signed.load(path)
-            told = f"{self._label}, part {int(path.name) + 1}" if self._label else f"part {int(path.name) + 1}"
-            if isinstance(error, H3labError):
-                error.add_note(f"on an engine, {told}:\n{text}")
-                raise error
-            raise DataError(f"{told} failed on an engine: {error}\n{text}")
-
-    def _look(self) -> None:
-        """Notice workers that have ended, and ask for new ones where none is left."""
-        ends = {p.name.removesuffix(".end.json"): p for p in self._job.workers.glob("*.end.json")}
-        for name in ends.keys() - self._gone:
-            self._gone.add(name)
-            for task in self._job.free(name):
-                self._tries[task] = self._tries.get(task, 0) + 1
-                if self._tries[task] >= TRIES:
-                    raise EngineLost(self._lost(task, name, ends[name]))
-        if not self._lab.kept and self._lab.status["state"] == "ended":
-            raise LabError(f"the lab has ended meanwhile ({self._lab.status.get('reason')}). Start one: h3.Lab().")
-        answer = self._lab.answered(self._asked)
-        if answer is not None and answer.get("error"):
-            raise LabError(str(answer["error"]))
-        started = {p.name.removesuffix(".start.json") for p in self._job.workers.glob("*.start.json")}
-        waited = time.monotonic() - self._since
-        if started and started <= self._gone and waited > 1.0:
-            self._asked = self._call()
-        elif not started and waited > ANSWER_SECONDS:
-            kept = "its keeper lives" if self._lab.kept else "its keeper has ended; h3lab.Lab() starts it again"
-            raise LabError(f"the lab has started no worker for {waited:.0f} s ({kept}):\n{self._lab.log_tail()}")
-
-    def _lost(self, task: int, worker: str, end: Path) -> str:
-        how = processes.exit_text(read_json(end, {}).get("exit"))
-        return (
-            f"part {task + 1} of {self._label or 'a job'} was tried {TRIES} times, and its worker {how} each time "
-            f"(out of memory?). The end of its log:\n{tail(self._job.workers / f'{worker}.log')}"
-        )

@@ -117,11 +117,14 @@ class Keeper:
             reasons = "; ".join(f"{slot.name} is {slot.state} {slot.reason}" for slot in self._slots.slots.values())
             # Left unanswered it is asked again at the next tick.
             return None if self._starting else {"error": f"no slot is ready: {reasons}"}  # type: ignore[return-value]
+        wanted = question.get("slots")
         for slot in self._slots.ready:
+            if wanted is not None and slot.name not in wanted:
+                continue
             # No counter: a keeper's successor would give the same names to other workers of the same job.
             worker = f"{slot.name}-{secrets.token_hex(4)}"
             report = path / "workers" / worker
-            call = ("worker", (str(path), worker), f"{report}.log", str(report))
+            call = ("worker", (str(path), worker), f"{report}.log", str(report), str(path / "closed"))
             self._slots.call(slot, "start", call, lambda answer: None, lambda reason: LOG.warning("worker: %s", reason))
         return {}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from h3lab.cluster import keeper, processes, standing, travel
-from h3lab.cluster.jobs import Engines
+from h3lab.cluster.executors import Engines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, answer, check_plan, end, revive
 from h3lab.cluster.starts import begin, begin_loop, feed_folder

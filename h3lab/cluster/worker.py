@@ -20,35 +20,39 @@ def run_worker(path: str, name: str) -> int:
         function, tasks = signed.load(job.path / "job.bin")
     except FileNotFoundError:  # over before this began
         return 0
-    checked = time.monotonic()
-    while True:
+    checked, everything = time.monotonic(), {f"{task:06d}" for task in range(len(tasks))}
+    while not job.closed:
         # Every round begins anew: a task can become free again behind the place where this worker is.
         worked = False
-        for task in range(len(tasks)):
-            if not job.place("claims", task).exists() and job.claim(task, name):
-                _work(job, task, function, tasks[task])
+        for task in sorted(everything.difference(job.names("claims"))):
+            if not job.closed and job.claim(int(task), name):
+                _work(job, int(task), function, tasks[int(task)], name)
                 worked = True
-        if not worked:
+        if not worked and (again := job.second(name)) is not None:
+            _work(job, again, function, tasks[again], name, again=True)
+        elif not worked:
             time.sleep(POLL_SECONDS)
-        if time.monotonic() - checked > CHECK_SECONDS or not job.path.exists():
+        if time.monotonic() - checked > CHECK_SECONDS:
             checked = time.monotonic()
             if job.over:
                 return 0
+    return 0
 
 
-def _work(job: Job, task: int, function: object, argument: object) -> None:
+def _work(job: Job, task: int, function: object, argument: object, name: str, again: bool = False) -> None:
     try:
         value = function(argument)  # type: ignore[operator]
     except Exception as error:
-        told = error if isinstance(error, H3labError) else f"{type(error).__name__}: {error}"
-        _keep(job, "errors", task, (told, traceback.format_exc()))
+        said = error if isinstance(error, H3labError) else f"{type(error).__name__}: {error}"
+        _keep(job, job.place("errors", task, again), (said, traceback.format_exc(), f"{name.rpartition('-')[0]}"))
     else:
-        _keep(job, "results", task, value)
+        if not job.place("results", task).exists():
+            _keep(job, job.place("results", task), value)
 
 
-def _keep(job: Job, kind: str, task: int, value: object) -> None:
+def _keep(job: Job, path: Path, value: object) -> None:
     try:
-        signed.dump(value, job.place(kind, task))
+        signed.dump(value, path)
     except FileNotFoundError:
         if job.path.exists():
             raise

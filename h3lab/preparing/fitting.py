@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,11 @@ def fit(job: Job, executor: Executor, progress: Progress) -> tuple[Job, dict[str
         shared = Shared(job, job.folder / f"pass-{counts['passes']}")
         gathered = Gathered(growing)
         tasks = [(shared, number) for number in range(len(job.parts))]
-        for number, found in enumerate(executor.map(look, tasks, "fitting")):
-            gathered.add(number, found)
-            progress(f"fitting, pass {counts['passes'] + 1}", number + 1, len(tasks))
+        # Closed here, not when a traceback is forgotten: an interrupted pass ends its workers at once.
+        with closing(executor.map(look, tasks, "fitting")) as done:
+            for number, found in enumerate(done):
+                gathered.add(number, found)
+                progress(f"fitting, pass {counts['passes'] + 1}", number + 1, len(tasks))
         if job.survey:
             labels = check_rows(job, gathered)
             job = replace(job, schema=widened(job.schema, gathered.nulls), survey=False)

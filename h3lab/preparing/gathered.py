@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,13 +88,13 @@ class Gathered:
             one.spent(time.perf_counter() - began)
             one.fitted(one.pending.workers)
         columns = [(shared, task) for _, task in tasks]
-        found = executor.map(fit_column, columns, "fitting whole columns") if columns else []
         workers: dict[str, list[Any]] = {}
-        for (one, task), (fitted, seconds) in zip(tasks, found, strict=True):
-            one.spent(seconds)
-            workers.setdefault(one.block.name, []).append(fitted.value)
-            if task.cross is not None:
-                self.saved[one.block.name] = (len(one.stages) + 1, 1, None)
+        with closing(executor.map(fit_column, columns, "fitting whole columns", alike=False)) as found:
+            for (one, task), (fitted, seconds) in zip(tasks, found, strict=True):
+                one.spent(seconds)
+                workers.setdefault(one.block.name, []).append(fitted.value)
+                if task.cross is not None:
+                    self.saved[one.block.name] = (len(one.stages) + 1, 1, None)
         for name, stage in workers.items():
             self.growing[name].fitted(tuple(stage))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from h3lab import worlds
 from h3lab.errors import UnknownName, UsageError
 from h3lab.joining.joined import Joined, join, with_lookups
 from h3lab.pipeline import Pipeline
-from h3lab.preparing.executor import Executor, Here
+from h3lab.preparing.executor import Executor
 from h3lab.preparing.fitting import Progress
 from h3lab.preparing.landed import in_memory, land
 from h3lab.preparing.workroom import Shared
@@ -58,7 +59,7 @@ def matched(
     if found is None:
         return source, {}
     landed = found.landed(folder, pipeline.columns)
-    if not isinstance(executor, Here) and in_memory(found.base.describe()):
+    if not executor.local and in_memory(found.base.describe()):
         own = [name for name in found.base.columns if name in {*pipeline.columns, pipeline.label, pipeline.weight}]
         by = [here for pairs in found.keys_of.values() for here, _ in pairs]
         base = land(found.base, list(found.base.parts()), list(dict.fromkeys([*own, *by])), folder)
@@ -108,13 +109,14 @@ def match(
     examples: dict[str, list[str]] = {name: [] for name in source.keys_of}
     used: dict[str, np.ndarray] = {}
     dropped = 0
-    for number, found in enumerate(executor.map(_match, [(shared, part) for part in parts], "matching"), 1):
-        progress("matching", number, len(parts))
-        dropped += found["dropped"]
-        for name in source.keys_of:
-            missing[name] += found["missing"][name]
-            examples[name] = [*examples[name], *found["examples"][name]][:3]
-            used[name] = found["used"][name] | used.get(name, 0)
+    with closing(executor.map(_match, [(shared, part) for part in parts], "matching")) as done:
+        for number, found in enumerate(done, 1):
+            progress("matching", number, len(parts))
+            dropped += found["dropped"]
+            for name in source.keys_of:
+                missing[name] += found["missing"][name]
+                examples[name] = [*examples[name], *found["examples"][name]][:3]
+                used[name] = found["used"][name] | used.get(name, 0)
     for name, count in missing.items():
         if count and source.policies.on_missing == "error":
             blocks = [block.name for block in pipeline.preprocessors if block.source == name]

@@ -5,6 +5,7 @@ It knows one part and what was kept of it; merging and the order of passes are t
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from h3lab.pipeline import Pipeline
+
+
+#: Parts may be worked on by threads, and NumPy's global stream is one.
+_global_stream = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -239,12 +244,13 @@ def fit_column(task: tuple[Shared, ColumnFit]) -> tuple[Shared, float]:
 def _crossed(worker: Any, x: Any, y: Any, seed: int) -> Any:
     """``fit_transform`` from a seed: since scikit-learn 1.9 a target encoder without a splitter of its own draws its
     folds from NumPy's global stream, which is put back."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        return worker.fit_transform(x, y)
-    finally:
-        np.random.set_state(before)
+    with _global_stream:
+        before = np.random.get_state()
+        np.random.seed(seed)
+        try:
+            return worker.fit_transform(x, y)
+        finally:
+            np.random.set_state(before)
 
 
 def _keep_crossed(job: Job, what: ColumnFit, at: int, out: Any) -> None:

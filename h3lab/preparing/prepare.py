@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def prepare(
     executor = executor or Here()
     with _alone(store), _room(store) as folder:
         source, counts = matched(pipeline, source, folder, executor, show)
-        if not isinstance(executor, Here) and not counts and in_memory(source.describe()):
+        if not executor.local and not counts and in_memory(source.describe()):
             told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
             source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
         job = Job(pipeline, source, parts, _schema(pipeline, source), folder, on_null_label == "drop", {})
@@ -94,7 +94,7 @@ def _prepared(
         job = replace(job, pipeline=job.pipeline.with_fitted(told))
     counts |= matches
     # Rows go by storage: without a folder to keep, other processes still write them to the workroom.
-    where = store or (None if isinstance(executor, Here) else worlds.load("h3lab.stores:open_store")(job.folder))
+    where = store or (None if executor.local else worlds.load("h3lab.stores:open_store")(job.folder))
     job = replace(job, store=None if where is None else where.folder)
     began = time.perf_counter()
     applied = counts["passes"] == 0
@@ -129,10 +129,10 @@ def _written(job: Job, known: dict[str, Any], executor: Executor, show: Progress
     results = [known.get(manifest.identity(part)) for part in job.parts]
     numbers = [number for number, found in enumerate(results) if found is None]
     shared = Shared(job, job.folder / "write")
-    done = executor.map(write, [(shared, number) for number in numbers], "writing")
-    for count, (number, found) in enumerate(zip(numbers, done, strict=True), 1):
-        results[number] = found
-        show("writing", count, len(numbers))
+    with closing(executor.map(write, [(shared, number) for number in numbers], "writing")) as done:
+        for count, (number, found) in enumerate(zip(numbers, done, strict=True), 1):
+            results[number] = found
+            show("writing", count, len(numbers))
     return [found for found in results if found is not None]
 
 

@@ -1,5 +1,7 @@
-"""Conformance suites for whoever writes a model, a source or a store: call them in your own tests."""
+"""Conformance suites for whoever writes a model, a source, a store or an executor: call them in your own tests."""
 
+from h3lab.testing.executors import EXECUTOR_CHECKS as EXECUTOR_CHECKS
+from h3lab.testing.executors import check_executor as check_executor
 from h3lab.testing.models import MODEL_CHECKS as MODEL_CHECKS
 from h3lab.testing.models import check_model as check_model
 from h3lab.testing.sources import SOURCE_CHECKS as SOURCE_CHECKS

@@ -46,9 +46,9 @@ def run(body, folder):
 
 
 BESIDE = """
-server = host._servers["rank"]
-server.ensure_running()
-os.kill(server._forkserver_pid, signal.SIGSTOP)  # as long as its imports take
+server = host._nurseries["rank"]
+server.open()
+os.kill(server.pid, signal.SIGSTOP)  # as long as its imports take
 start("rank", "first")
 start("worker", "second")
 until(lambda: "second" in ends())

@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import h3lab as h3
-from h3lab.cluster.jobs import Engines
+from h3lab.cluster.executors import Engines
 from h3lab.errors import DataError, UnknownName
 
 
