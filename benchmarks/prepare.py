@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -21,8 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +31,6 @@ from h3lab.feeds.feed import open_feed
 NUMBERS = [f"n{i}" for i in range(20)]
 CATEGORIES = {"c0": 5, "c1": 10, "c2": 30, "c3": 100, "c4": 500}
 WORDS = 20_000
-PRELOADED = [
-    "h3lab.preparing.passes",
-    "h3lab.workers.text",
-    "h3lab.workers.encoders",
-    "h3lab.stores.columns",
-    "pandas",
-    "sklearn",
-]
 
 
 def generate(path: Path, rows: int) -> None:
@@ -101,28 +91,12 @@ def sums(values: np.ndarray) -> list[float]:
     return [float(values.sum()), float(values @ values)]
 
 
-class Pool:
-    """An executor over processes of a forkserver, as a slot's workers are."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._pool = ProcessPoolExecutor(width, mp_context=context)
-        list(self._pool.map(abs, range(width * 4)))
-
-    def map(self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str = "") -> Iterator[Any]:
-        return self._pool.map(function, tasks)
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
 def by_h3lab(data: Path, out: Path, lab: bool, width: int) -> dict[str, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     import h3lab as h3
+    from h3lab.cluster.executors import Processes
     from h3lab.preparing.executor import Here
     from h3lab.preparing.prepare import prepare
 
@@ -132,7 +106,9 @@ def by_h3lab(data: Path, out: Path, lab: bool, width: int) -> dict[str, Any]:
         h3.Preprocessor("text", "text", TfidfVectorizer(max_features=WORDS)),
         label="label",
     )
-    executor: Any = h3.Lab(engines=width) if lab else Pool(width) if width > 1 else Here()
+    executor: Any = h3.Lab(engines=width) if lab else Processes(width) if width > 1 else Here()
+    if width > 1 and not lab:
+        list(executor.map(abs, range(width * 4)))
     try:
         began = time.perf_counter()
         feed = executor.prepare(pipeline, data, to=out) if lab else prepare(pipeline, data, to=out, executor=executor)

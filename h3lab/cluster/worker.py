@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ def run_worker(path: str, name: str) -> int:
         function, tasks = signed.load(job.path / "job.bin")
     except FileNotFoundError:  # over before this began
         return 0
+    os.environ.setdefault("H3LAB_SLOT", name.rpartition("-")[0])  # an engine that is not ours has no name of its own
     checked, everything = time.monotonic(), {f"{task:06d}" for task in range(len(tasks))}
     while not job.closed:
         # Every round begins anew: a task can become free again behind the place where this worker is.

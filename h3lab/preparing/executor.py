@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from h3lab.errors import DataError, H3labError
@@ -86,3 +90,27 @@ def told(error: BaseException | None, text: str, where: str) -> H3labError:
 def part(label: str, number: int) -> str:
     """``fitting, part 3``: a task as messages call it."""
     return f"{label}, part {number + 1}" if label else f"part {number + 1}"
+
+
+@contextmanager
+def seeing() -> Iterator[None]:
+    """Errors of files that are not there, which name the slot that does not see them: whoever began has seen them."""
+    try:
+        yield
+    except (H3labError, FileNotFoundError) as error:
+        missing = error if isinstance(error, FileNotFoundError) else error.__cause__
+        slot = os.environ.get("H3LAB_SLOT")
+        if slot is None or not isinstance(missing, FileNotFoundError):
+            raise
+        name = f"{missing.filename or error}".removesuffix(".")
+        raise DataError(
+            f"{slot} on {socket.gethostname()} does not see {name}. It was removed meanwhile, or it is on a disk "
+            "that this machine does not share: put it where all engines see it, or pass a URL (webhdfs://, s3://, ...)."
+        ) from error
+
+
+def seen(folder: Path | str) -> None:
+    """DataError where a folder that is to be written to is not there: made anew, nobody else would find it."""
+    if isinstance(folder, Path):
+        with seeing():
+            folder.stat()

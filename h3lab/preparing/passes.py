@@ -18,6 +18,7 @@ from h3lab import worlds
 from h3lab.feeds.rows import is_sparse
 from h3lab.preparing import chain
 from h3lab.preparing.cells import Cells, check_columns, native
+from h3lab.preparing.executor import seeing, seen
 from h3lab.preparing.heap import give_back
 from h3lab.preparing.labels import Labels, present
 from h3lab.preparing.workroom import Parcel, Shared, keep, kept
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from h3lab.pipeline import Pipeline
-
 
 #: Parts may be worked on by threads, and NumPy's global stream is one.
 _global_stream = threading.Lock()
@@ -89,7 +89,8 @@ def read(job: Job, part: Part) -> tuple[pa.Table, np.ndarray, int]:
     extra = [name for name in (pipeline.label, pipeline.weight) if name and name in job.source.schema.names]
     raw = [name for block in pipeline.preprocessors if block.name not in job.saved for name in block.names]
     names = list(dict.fromkeys([*raw, *extra])) or pipeline.columns[:1]
-    table = job.source.read(part, names)
+    with seeing():
+        table = job.source.read(part, names)
     left, kept_rows = labelled_rows(job, table)
     keys = job.source.keys(part, table)
     return left, keys if kept_rows is None else keys[kept_rows], table.num_rows - left.num_rows
@@ -279,6 +280,7 @@ def write(task: Task) -> dict[str, Any]:
         if job.store is None:
             found["batch"] = batch
         else:
+            seen(job.store)
             found["entry"] = worlds.load("h3lab.stores:open_store")(job.store).write(f"{number:05d}", batch)
         del batch
     give_back(used)

@@ -1,7 +1,10 @@
 """Preparing on the engines: the same feed as here, whatever dies meanwhile."""
 
 import os
+import shutil
 import signal
+import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 import h3lab as h3
 from h3lab.cluster.executors import Engines
+from h3lab.cluster.processes import alive
 from h3lab.errors import DataError, UnknownName
+from h3lab.testing import EXECUTOR_CHECKS
+
+from .conftest import until
 
 
 @pytest.fixture
@@ -90,3 +97,85 @@ def test_a_task_that_always_kills_its_worker_is_given_up(lab):
 
     with pytest.raises(EngineLost, match="SIGKILL"):
         list(Engines(lab._folder, 2).map(always, [1], "doomed"))
+
+
+@pytest.mark.parametrize("check", EXECUTOR_CHECKS, ids=lambda check: check.__name__)
+def test_engines_keep_every_promise_of_an_executor(lab, check):
+    check(Engines(lab._folder, 2))
+
+
+def one_of(lab, kind):
+    """A worker that is at work, or the engine of the one that took the most recent task: its process."""
+    (job,) = until(lambda: [path for path in lab._folder.jobs.iterdir() if (path / "claims").exists()][:1])
+    worker = until(lambda: sorted((job / "claims").iterdir())[-1].read_text())
+    if kind == "worker":
+        from h3lab.home import read_json
+
+        return until(lambda: read_json(job / "workers" / f"{worker}.start.json"))["pid"]
+    return {slot["name"]: slot["pid"] for slot in lab._folder.status["slots"]}[worker.rpartition("-")[0]]
+
+
+class Slowly(FunctionTransformer):
+    """Says that a part is being worked on, and goes on when it may."""
+
+    def __init__(self, folder=None):
+        super().__init__()
+        self.folder = folder
+
+    def transform(self, X):
+        if "H3LAB_SLOT" not in os.environ:
+            return X  # the first rows go through the notebook
+        (self.folder / f"begun-{os.getpid()}-{time.monotonic_ns()}").touch()
+        while not (self.folder / "go").exists():
+            time.sleep(0.01)
+        return X
+
+
+def slow_pipeline(folder):
+    return h3.Pipeline(
+        h3.Preprocessor("size", ["size"], StandardScaler(), Slowly(folder)),
+        h3.Preprocessor("text", "text", TfidfVectorizer()),
+        label="label",
+    )
+
+
+@pytest.mark.parametrize("kind", ["worker", "engine"])
+def test_a_feed_is_the_same_whatever_is_killed_in_the_middle(lab, rows, tmp_path, kind):
+    found = []
+    preparing = threading.Thread(
+        target=lambda: found.append(lab.prepare(slow_pipeline(tmp_path), rows[1], to=tmp_path / "killed"))
+    )
+    preparing.start()
+    until(lambda: list(tmp_path.glob("begun-*")), what="a part is worked on")
+    os.kill(one_of(lab, kind), signal.SIGKILL)
+    (tmp_path / "go").touch()
+    preparing.join(60)
+    whole = lab.prepare(slow_pipeline(tmp_path), rows[1], to=tmp_path / "whole")
+    assert [part["hash"] for part in found[0].manifest["parts"]] == [part["hash"] for part in whole.manifest["parts"]]
+    assert found[0].pipeline == whole.pipeline
+
+
+def test_ctrl_c_ends_the_work_on_the_engines_and_leaves_the_old_feed(lab, rows, tmp_path):
+    first = lab.prepare(pipeline(), rows[1], to=tmp_path / "feed")
+
+    def interrupt():
+        until(lambda: list(tmp_path.glob("begun-*")), what="a part is worked on")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        lab.prepare(slow_pipeline(tmp_path), rows[1], to=tmp_path / "feed")
+    pids = {int(path.name.split("-")[1]) for path in tmp_path.glob("begun-*")}
+    # Not waited for: that is over when the cell is.
+    assert pids and not any(alive(pid) for pid in pids)
+    assert list(lab._folder.jobs.iterdir()) == []
+    assert [path.name for path in (tmp_path / "feed").iterdir() if path.name.startswith(".h3lab-work")] == []
+    assert np.array_equal(h3.open_feed(tmp_path / "feed").arrays()[0].toarray(), first.arrays()[0].toarray())
+
+
+def test_a_path_that_engines_cannot_see_is_named_with_the_slot(lab, rows, tmp_path):
+    source = h3.read(rows[1])
+    list(source.parts())
+    shutil.move(tmp_path / "rows-3.parquet", tmp_path / "elsewhere")  # as a disk that the engine's machine has not
+    with pytest.raises(DataError, match=r"slot\d on \S+ does not see \S*rows-3.parquet.*all engines see"):
+        lab.prepare(pipeline(), source, to=tmp_path / "feed")
