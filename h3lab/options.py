@@ -27,11 +27,17 @@ _BESIDE, _OF_LAB = ("transfer", "start", "class_weight", "ranks"), ("replace", "
 _OF_TRANSFER = ("temperature", "soft", "hard")
 
 
+#: How the rows of an epoch are drawn, where nobody says it.
+_DRAWS: dict[str, Any] = {"shuffle": True, "sampling": None, "bucket": None}
+
+
 @dataclass(frozen=True)
 class Options:
     """``epochs``, ``batch_size`` (global, over all ranks), ``validation``, ``patience`` (epochs without progress of
     ``monitor`` after which the training ends), ``metrics`` (scikit-learn scorer names or functions), ``seed``,
-    ``threads``. ``epochs_given``: whether somebody chose the epochs, rather than Actor's default."""
+    ``threads``; ``shuffle``, ``sampling`` and ``bucket`` (names alone, as :meth:`Feed.epoch` takes them: what is held
+    out or prepared on the way has other rows). ``epochs_given``: whether somebody chose the epochs, rather than
+    Actor's default."""
 
     epochs: int
     batch_size: int
@@ -42,30 +48,46 @@ class Options:
     seed: int
     threads: int
     epochs_given: bool
+    shuffle: bool | str = True
+    sampling: str | None = None
+    bucket: bool | str | None = None
 
     @classmethod
     def of(
         cls, actor: Any, overrides: Mapping[str, Any], steerable: Iterable[Setting]
     ) -> tuple[Options, dict[str, Any]]:
         """The actor's options with overrides; and those overrides that are the model's or the transfer's."""
-        names = ("epochs", "batch_size", "validation", "patience", "monitor", "metrics", "seed", "threads")
+        names = ("epochs", "batch_size", "validation", "patience", "monitor", "metrics", "seed", "threads", *_DRAWS)
         others = [setting.name for setting in steerable]
         for name in overrides:
             if name not in names and name not in others:
                 raise _unknown(name, [*names, *others])
-        values = {name: getattr(actor, name) for name in names if name != "threads"}
+        values = {name: getattr(actor, name) for name in names if name not in ("threads", *_DRAWS)}
         default = values["epochs"] == _CHECKS["epochs"].default
-        values |= {"threads": default_threads()}
+        values |= {"threads": default_threads(), **_DRAWS}
         values |= {name: value for name, value in overrides.items() if name in names}
         for name, check in _CHECKS.items():
             if name != "patience" or values[name] is not None:
                 values[name] = check.check(plain(values[name]))
         values["metrics"] = _metrics(values["metrics"])
+        _check_draws({name: values[name] for name in _DRAWS})
         if not isinstance(values["monitor"], str):
             raise UsageError(f"monitor={values['monitor']!r} came; expected a metric's name, for example 'val_loss'.")
         given = "epochs" in overrides or not default
         rest = {name: plain(value) for name, value in overrides.items() if name in others}
         return cls(**values, epochs_given=given), rest
+
+
+def _check_draws(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str | bool | None):
+            raise UsageError(
+                f"{name}= came as {type(value).__name__}; a training takes a name, for example sampling='balanced', "
+                "because the rows that it learns from may be others than came. feed.epoch(...) takes an array."
+            )
+    from h3lab.feeds.orders import Order
+
+    Order(**values)
 
 
 def _unknown(name: str, known: list[str]) -> UsageError:

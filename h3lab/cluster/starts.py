@@ -51,7 +51,7 @@ def begin(
     planned = train(copy, feed, **given, ranks=ranks, **settings)
     options = planned.options
     # What the notebook's environment says is what the rank must do, wherever it is started.
-    fixed = {**settings, "threads": options.threads, "seed": options.seed}
+    fixed = {**settings, "threads": options.threads, "seed": options.seed, "shuffle": options.shuffle}
     if "validation" in settings:
         copy.set_params(validation=None)  # what it says is in the settings, and may be large
     launch = Launch(clone(copy), feed, **given, snapshot_every=_every(more["snapshot_every"]), settings=fixed)

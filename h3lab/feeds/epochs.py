@@ -1,6 +1,6 @@
-"""Epochs: in which order the rows of a feed are seen, and who of several ranks sees which.
+"""Epochs: who of several ranks sees which rows of an order, and the hot loop that yields them in batches.
 
-It knows permutations, shares and the hot loop that yields batches; it does not know what rows mean.
+It knows shares and batches; it does not know where an order comes from (``orders``) or what rows mean.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ from h3lab.feeds.rows import Rows, batch_of, columns, is_sparse
 CHUNK_BYTES = 1 << 20
 #: Rows of many parts are gathered more at a time, because each part costs some microseconds too.
 ROWS_A_PART, LARGEST_CHUNK_BYTES = 32, 32 << 20
-
-
-def permutation(count: int, number: int, seed: int) -> np.ndarray:
-    """The order of epoch ``number``: the same for a seed in any process and on any machine."""
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number])))
-    return generator.permutation(count)
 
 
 def steps(count: int, batch_size: int) -> int:

@@ -6,7 +6,8 @@ It knows rows, their spec and the pipeline that made them; it does not know mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from h3lab import pictures, worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, UsageError, guided
-from h3lab.feeds import arrays, epochs
+from h3lab.feeds import arrays, epochs, orders
 from h3lab.feeds.report import Report
 from h3lab.feeds.rows import Rows, digest, identity
 from h3lab.feeds.rows import positions as checked
@@ -67,6 +68,7 @@ class Feed:
         self._types = tuple(types)
         self._account = manifest if account is None else account
         self._fingerprint: str | None = None
+        self._known: dict[str, Any] = {}
 
     @classmethod
     def of(
@@ -135,6 +137,12 @@ class Feed:
     def _whole(self) -> Feed:
         return self if self.parent is None else self.parent._whole
 
+    def _once(self, name: str, make: Callable[[Feed], Any]) -> Any:
+        """What is found out of its rows once in this process, such as their lengths."""
+        if name not in self._known:
+            self._known[name] = make(self)
+        return self._known[name]
+
     def _identify(self) -> str:
         if self.parent is not None:
             return digest("selection", self._whole.fingerprint, self._picked)
@@ -186,7 +194,9 @@ class Feed:
         number: int,
         *,
         batch_size: int = 256,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
+        sampling: Any = None,
+        bucket: Any = None,
         seed: int = 0,
         rank: int = 0,
         ranks: int = 1,
@@ -198,18 +208,26 @@ class Feed:
         ``start``: begin at this batch, as an uninterrupted epoch would go on. With ``ranks`` batch i is the same set
         of rows as with one, and each rank gets a contiguous share of it, empty where there are fewer rows than ranks;
         ``Batch.total`` is the size of the whole batch. ``copy=False`` reuses buffers: a batch holds until the next.
+        ``shuffle``: True is ``"rows"``, an exact permutation, or, with a warning, ``"blocks"`` where a stored feed is
+        larger than memory. ``sampling``: ``"balanced"`` (classes), ``"weighted"`` (the rows' weights) or weights,
+        (rows,): some rows come several times, others not at all. ``bucket``: batches of rows of similar length, by
+        the non-zeros of all blocks (True) or of one (its name), or by lengths, (rows,). See
+        :class:`h3lab.feeds.orders.Order`.
         """
         whole("batch_size", batch_size, 1)
         for name, value in (("number", number), ("rank", rank), ("start", start), ("seed", seed)):
             whole(name, value, 0)
         if rank >= whole("ranks", ranks, 1):
             raise UsageError(f"rank={rank} of ranks={ranks} came; ranks count from 0.")
+        order = orders.settled(self, orders.Order(shuffle, sampling, bucket))
         if not shuffle and self._picked is None:
             return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy)
-        order = epochs.permutation(len(self), number, seed) if shuffle else np.arange(len(self))
-        if self._picked is not None:
-            order = self._picked[order]
-        return epochs.shuffled(self._rows, order, batch_size, rank, ranks, start, copy)
+        at = order.positions(self, number, seed, batch_size)
+        at = at if self._picked is None else self._picked[at]
+        batches = epochs.shuffled(self._rows, at, batch_size, rank, ranks, start, copy)
+        # A row that was drawn by its weight must not be counted by it too.
+        weighted = isinstance(sampling, str) and sampling == "weighted"
+        return (replace(batch, weight=None) for batch in batches) if weighted else batches
 
     def select(self, positions: Any) -> Feed:
         """A view of some rows, by slice, positions or mask, which shares spec and pipeline."""

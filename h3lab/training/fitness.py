@@ -12,6 +12,7 @@ import numpy as np
 
 from h3lab.errors import DataError, H3labError, ModelError, SpecMismatch, UnknownName, UsageError
 from h3lab.feeds.feed import Feed
+from h3lab.feeds.orders import Order
 from h3lab.model import Capabilities, Model
 from h3lab.options import Options
 from h3lab.settings import Setting, whole
@@ -61,7 +62,7 @@ def check(
             f"Distill(loss={transfer.loss!r}) came, and this model learns from a teacher by: {known}. A TorchModel "
             "does, unless it has a step of its own."
         )
-    if not can.weights and feed.batch(slice(0, 1)).weight is not None:
+    if not can.weights and options.sampling != "weighted" and feed.batch(slice(0, 1)).weight is not None:
         raise UsageError(
             "the rows have weights, and this model takes none. Leave the weights out, or take another model."
         )
@@ -70,7 +71,20 @@ def check(
             f"patience={options.patience} waits for {options.monitor!r}, and there are no rows to validate on. Add "
             "validation=0.1, or monitor='loss'."
         )
+    _check_draws(can, feed, options)
     check_metrics(options.metrics, feed.spec, can.probabilities)
+
+
+def _check_draws(can: Capabilities, feed: Feed, options: Options) -> None:
+    asked = {name: getattr(options, name) for name in ("sampling", "bucket")}
+    for name, value in asked.items():
+        if value and can.learns != "batches":
+            hint = " class_weight='balanced' weighs them." if name == "sampling" else ""
+            raise UsageError(
+                f"{name}={value!r} came, and this model learns from all rows at once, not in batches.{hint}"
+            )
+    # What is wrong with these rows is said before the first step, and by whoever starts a run.
+    Order(options.shuffle, **asked).check(feed)
 
 
 def begin_with(model: Model, spec: Spec, seed: int, start: Any) -> None:
@@ -99,11 +113,17 @@ def begin_with(model: Model, spec: Spec, seed: int, start: Any) -> None:
         ) from error
 
 
-def class_weights(asked: str | Mapping[Any, float] | None, feed: Feed, can: Capabilities) -> np.ndarray | None:
+def class_weights(
+    asked: str | Mapping[Any, float] | None, feed: Feed, can: Capabilities, options: Options
+) -> np.ndarray | None:
     """(classes,) weight of each class code: ``"balanced"`` is rows / (classes · rows of the class), as in scikit-learn;
     a dict by label counts a missing one as 1."""
     if asked is None:
         return None
+    if options.sampling == "balanced":
+        raise UsageError(
+            f"class_weight={asked!r} came with sampling='balanced': rare classes would count twice. Take one of them."
+        )
     spec = feed.spec
     if spec.labels is None or not can.weights:
         what = "this model takes no weights" if spec.labels is not None else "a regression has no classes"

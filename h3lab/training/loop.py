@@ -15,6 +15,7 @@ from h3lab import brief, estimator, worlds
 from h3lab.batch import Batch
 from h3lab.errors import UsageError, guided
 from h3lab.feeds.feed import Feed
+from h3lab.feeds.orders import Order, settled
 from h3lab.model import Model
 from h3lab.options import Options
 from h3lab.records import Record
@@ -46,9 +47,11 @@ def train(
     ``start``: an actor or run of the same model and classes, whose parameters to begin with. ``class_weight``:
     ``"balanced"`` or a dict by label.
     ``settings`` override the actor's for this training: ``epochs``, ``batch_size``, ``validation`` (a fraction, a feed,
-    (X, y) or raw rows), ``patience``, ``monitor``, ``metrics``, ``seed``, ``threads``, and the model's and the
-    transfer's own (``lr``, ``temperature``, ...); where data is raw, ``on_null_label="drop"`` leaves out rows without a
-    label, and prepare's other choices hold too. ``rank`` of ``ranks``: this process's share of each batch.
+    (X, y) or raw rows), ``patience``, ``monitor``, ``metrics``, ``seed``, ``threads``; how rows are drawn:
+    ``sampling`` (``"balanced"``, ``"weighted"``), ``bucket`` (True or a block's name), ``shuffle`` (``"rows"``,
+    ``"blocks"``, False), as in :meth:`Feed.epoch`; and the model's and the transfer's own (``lr``, ``temperature``,
+    ...); where data is raw, ``on_null_label="drop"`` leaves out rows without a label, and prepare's other choices hold
+    too. ``rank`` of ``ranks``: this process's share of each batch.
 
     Records have ``step`` and ``epoch`` (both from 1), ``seconds``, ``loss`` and what else the model tells; the last one
     of an epoch also ``val_loss``, ``val_accuracy``, ``val_<metric>``. Raises UnknownName, SpecMismatch, NonFiniteLoss.
@@ -63,8 +66,9 @@ def train(
     chosen, settings = intake.choices(settings)
     options, values = Options.of(actor, settings, steerable)
     feed, held_out = intake.feeds(actor, data, options, chosen)
+    options = replace(options, shuffle=settled(feed, Order(options.shuffle)).shuffle)
     fitness.check(model.capabilities, feed, held_out, options, transfer, (rank, ranks))
-    weights = fitness.class_weights(class_weight, feed, model.capabilities)
+    weights = fitness.class_weights(class_weight, feed, model.capabilities, options)
     schedule = Schedule(feed, model.capabilities, options, weights, rank, ranks)
     if start is not None:
         fitness.begin_with(model, feed.spec, options.seed, intake.actor_of(start))
@@ -149,6 +153,7 @@ class Training:
             "position": self._position,
             "seconds": self._clock() if self._state == "training" else self._before,
             "rows": len(self.feed),
+            "shuffle": self.options.shuffle,
             "settings": dict(self._settings),
             "model": self.model.state(),
             "patience": None if self._patience is None else self._patience.state(),
@@ -163,6 +168,9 @@ class Training:
             raise UsageError(f"a {type(tree).__name__} came; expected what training.snapshot() gave.")
         if tree["rows"] != len(self.feed):
             raise UsageError(f"the snapshot is of a training on {tree['rows']} rows; this feed has {len(self.feed)}.")
+        if tree.get("shuffle", self.options.shuffle) != self.options.shuffle:  # of a machine with more or less memory
+            self.options = replace(self.options, shuffle=tree["shuffle"])
+            self._schedule = replace(self._schedule, options=self.options)
         self._begin()
         self.model.load_state(tree["model"])
         self.step, self.epoch, self._position = tree["step"], tree["epoch"], tree["position"]

@@ -54,6 +54,9 @@ class Schedule:
                 seed=self.options.seed,
                 rank=self.rank,
                 ranks=self.ranks,
+                shuffle=self.options.shuffle,
+                sampling=self.options.sampling,
+                bucket=self.options.bucket,
                 start=start,
                 copy=False,
             )
