@@ -5,6 +5,7 @@ A process that reads pieces in order keeps its place between them, so that a fil
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _KEPT = 2
 _cursors: OrderedDict[Hashable, _Cursor] = OrderedDict()
 _lock = threading.Lock()
+# Before Python goes: Arrow reads ahead in threads of its own, which abort a process that has lost its files.
+atexit.register(_cursors.clear)
 
 
 class _Cursor:

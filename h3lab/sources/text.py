@@ -130,8 +130,9 @@ def _names(file: File, kind: str) -> list[str] | None:
         line = _whole_lines(head, kind) if len(head) == length else head
         if len(line) < length:
             read, parse, convert = _csv_options(kind, None, None, None)
-            first = pacsv.open_csv(pa.BufferReader(line), read, parse, convert)
-            return list(first.schema.names)
+            # Closed, because a reader that nobody reads to its end has a thread that outlives Python, and aborts it.
+            with pacsv.open_csv(pa.BufferReader(line), read, parse, convert) as first:
+                return list(first.schema.names)
         length *= 16
 
 
@@ -170,9 +171,10 @@ def stream(file: File, kind: str, columns: Sequence[str], schema: pa.Schema) -> 
         else:
             read, parse, convert = _csv_options(kind, None, columns, schema)
             reader = pacsv.open_csv(source, read, parse, convert)
-        for batch in reader:
-            table = _empty_is_missing(pa.Table.from_batches([batch]).select(list(columns)))
-            yield from table.combine_chunks().to_batches()
+        with reader:
+            for batch in reader:
+                table = _empty_is_missing(pa.Table.from_batches([batch]).select(list(columns)))
+                yield from table.combine_chunks().to_batches()
 
 
 def _stream_of(file: File) -> Any:
