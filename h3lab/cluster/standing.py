@@ -35,7 +35,8 @@ def line(name: str, status: Mapping[str, Any]) -> str:
     slots = []
     for slot in status["slots"]:
         paused = holds(slot.get("run"))
-        slots.append(f"{told(slot)} ({paused.partition(',')[0]})" if paused else told(slot))
+        # The name last: it is what can be cut.
+        slots.append(f"{slot['name']} {paused.partition(',')[0]}: {slot['run']}" if paused else told(slot))
     head, tail = f"Lab {brief.word(name)} {status['state']}: ", "".join(f"; {part}" for part in _around(status))
     return head + (brief.listed(slots, brief.LINE - len(head + tail)) or "no slots") + tail
 

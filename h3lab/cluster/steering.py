@@ -70,18 +70,12 @@ class Steering:
 
     def obey(self, training: Any) -> None:
         """Apply what holds from the next step on; while paused, wait here."""
-        waiting = False
         while True:
             self._look(training.step + 1)
             self._apply(training)
             if not self.paused:
                 break
-            if not waiting:
-                waiting = True
-                self._report("paused")
             time.sleep(POLL_SECONDS)
-        if waiting:
-            self._report("training")
 
     def _look(self, step: int) -> None:
         """Read new controls (a group: what rank 0 has agreed on). A look costs one or two microseconds of stat, and
@@ -128,6 +122,8 @@ class Steering:
             self._tell("set", control=number, step=step, values=values)
         elif kind in ("pause", "resume"):
             self.paused = kind == "pause"
+            # Before it is confirmed: who has asked may look at the state at once.
+            self._report("paused" if self.paused else "training")
             self._tell(kind, control=number, step=training.step)
         elif kind == "snapshot":
             at = self._snap()
