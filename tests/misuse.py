@@ -159,6 +159,8 @@ GROUPS: dict[str, list[Case]] = {
         ),
         case("one row to split", 'h3.read([{"a": 1}]).split()', "DataError", "more rows"),
         case("a number of rows as text", 'h3.read("rows.csv").head("five")', "UsageError", "expected a whole number"),
+        case("no table", 'h3.read("sqlite:///rows.db")', "UsageError", "h3.read(url, table="),
+        case("a table for a file", 'h3.read("rows.csv", table="rows")', "UsageError", "they are for databases"),
     ],
     "Writing a pipeline": [
         case(
@@ -222,6 +224,19 @@ GROUPS: dict[str, list[Case]] = {
             "a seed that is no number", 'h3.Pipeline(numbers, seed="x")', "UsageError", "expected a whole number from 0"
         ),
         case("a misspelt replacement", 'pipeline.replace(lable="text")', "UnknownName", "Did you mean 'label'?"),
+        case(
+            "a misspelt label to guess",
+            'h3.Pipeline.guess(frame, label="ratng")',
+            "UnknownName",
+            "Did you mean 'rating'?",
+        ),
+        case("nothing to guess from", 'h3.Pipeline.guess(frame[:0], label="rating")', "DataError", "has no rows"),
+        case(
+            "a model to take over",
+            "h3.Pipeline.from_sklearn(LogisticRegression(), frame)",
+            "UsageError",
+            "h3.Pipeline.guess(",
+        ),
     ],
     "Preparing rows": [
         case("no pipeline", "prepare(frame, pipeline)", "UsageError", "expected a Pipeline", "h3.Pipeline("),
@@ -326,6 +341,10 @@ GROUPS: dict[str, list[Case]] = {
             "DataError",
             "It knows 3 classes: maybe, no, yes",
         ),
+        case(
+            "keys of one source", 'prepare(pipeline, frame, keys="id")', "UsageError", "a dict of two sources or more"
+        ),
+        case("a misspelt choice of gaps", 'prepare(pipeline, frame, on_missing="dorp")', "UnknownName", "mean 'drop'?"),
     ],
     "Feeds": [
         case("no feed there", 'h3.open_feed("nowhere")', "StorageError", "lab.prepare(pipeline, rows, to=...)"),
@@ -505,6 +524,13 @@ GROUPS: dict[str, list[Case]] = {
             "Did you mean 'model__C'?",
         ),
         case("a lab that is none", "teacher.check(None)", "UsageError", "actor.check(h3.Lab())"),
+        case("a misspelt setting of fit", "actor.fit(X, y, epocs=3)", "UnknownName", "Did you mean 'epochs'?"),
+        case(
+            "a choice of rows that nobody prepares",
+            'actor.fit(X, y, on_null_label="drop")',
+            "UsageError",
+            "has no pipeline",
+        ),
     ],
     "Networks": [
         case("no network", "h3.TorchModel()", "UsageError", "misses 'build'", "Call it as TorchModel(build"),
@@ -926,6 +952,10 @@ GROUPS: dict[str, list[Case]] = {
         case("nothing to watch", "h3.watch()", "UsageError", "misses 'records'", "watch(records"),
         case("a number to watch", "h3.watch(3)", "UsageError", "expected an iterable of dicts, or runs"),
         case("an actor to watch", "h3.watch(teacher)", "UsageError", "expected an iterable of dicts, or runs"),
+        case("numbers as records", "list(h3.watch([1, 2]))", "UsageError", "for example {'loss': 0.1}"),
+        case("a misspelt name=", 'h3.watch([{"loss": 1.0}], nme="x")', "UnknownName", "Did you mean 'name'?"),
+        case("a function in a snapshot", 'h3.snapshot({"f": print})', "UsageError", "expected numbers, text, arrays"),
+        case("a number of a demo", "h3.demo(3)", "UsageError", "Call it as demo()"),
         case("no engines", "h3.Lab(engines=0)", "LabError", "h3.Lab(engines=2)"),
         case("engines as text", 'h3.Lab(engines="two")', "LabError", "expected a whole number from 1"),
         case("a misspelt engines=", "h3.Lab(enginse=2)", "UnknownName", "Did you mean 'engines'?"),

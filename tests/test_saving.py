@@ -475,7 +475,7 @@ def test_files_of_a_newer_h3lab_say_so(trained, tmp_path):
     with pytest.raises(DamagedData, match="no actor"):
         load(path)
     forged(path, lambda tree: tree.update(kind="h3lab actor", backend="keras"))
-    with pytest.raises(ModelError, match="'keras'; known: torch, sklearn"):
+    with pytest.raises(ModelError, match="'keras'; known: torch, skorch, sklearn"):
         load(path)
 
 

@@ -36,7 +36,7 @@ def made(build: Any, spec: Spec, loss: Any) -> torch.nn.Module:
         except H3labError:
             raise
         except Exception as error:
-            raise ModelError(f"build(spec) failed ({spec}): {type(error).__name__}: {error}") from error
+            raise ModelError(f"build(spec) failed: {type(error).__name__}: {error} ({spec})") from error
     else:
         raise UsageError(f"TorchModel({build!r}) came; expected a torch.nn.Module or a function of the spec.")
     if not isinstance(module, torch.nn.Module):

@@ -76,8 +76,8 @@ class Rows:
         except Exception as error:
             shapes = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
             raise ModelError(
-                f"the module failed on a batch of shape {shapes} ({self.spec}): {type(error).__name__}: {error}. "
-                "Build it for these rows: build(spec) knows spec.features, spec.shape and spec.outputs."
+                f"the module failed: {type(error).__name__}: {error}. It was given a batch of shape {shapes} "
+                f"({self.spec}); build(spec) knows spec.features, spec.shape and spec.outputs."
             ) from error
         out = checked_outputs(out, self.spec, rows_of(x))
         return out.float() if self._mixed else out

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from h3lab import worlds
+from h3lab.errors import guided
 
 if TYPE_CHECKING:
     from h3lab.running.run import Run
@@ -34,6 +35,7 @@ NEXT = """\
 # Meanwhile: run.set(lr=1e-3), run.pause(), run.resume(), run.stop(); h3.attach("demo") finds it in any notebook."""
 
 
+@guided
 def demo() -> Run:
     """Show curves that move: train a small network on an engine, print the cell that does it, and return its run.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.errors import UnknownName, UsageError
-from h3lab.joining.joined import Joined, join, with_lookups
+from h3lab.joining.joined import Joined, Policies, join, with_lookups
 from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor
 from h3lab.preparing.fitting import Progress
@@ -26,6 +26,7 @@ from h3lab.source import Part, Source
 
 def opened(pipeline: Pipeline, source: Any, keys: Any, on_missing: str, on_duplicate: str) -> Source:
     """A source of whatever came; several in a dict are joined by their keys."""
+    Policies(on_missing, on_duplicate)  # a misspelt one is said where nothing is joined, too
     if isinstance(source, Source):
         if keys is not None and joined_in(source) is None:
             raise UsageError(f"keys={keys!r} came with one source, {source.title}; they are for a dict of several.")

@@ -223,7 +223,7 @@ def test_watching_several_runs_prints_a_line_each_outside_a_notebook(lab, digits
     h3.watch(run, "seen")
     assert capsys.readouterr().out.splitlines() == [repr(run)] * 2
     with pytest.raises(UsageError, match=r"h3\.watch\(run"):
-        h3.watch([1, 2])
+        h3.watch(run, 3)
 
 
 def test_a_deleted_run_leaves_its_slot_and_its_number_to_others(lab, digits):
