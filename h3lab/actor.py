@@ -154,6 +154,10 @@ class Actor(pictures.Displayed, estimator.Estimator):
         metrics = Options.of(self, {}, ())[0].metrics
         return validation.score(logits, codes, weight, self.spec_, metrics, self.model_.capabilities)
 
+    def plan(self, data: Any, **settings: Any) -> Any:
+        """What memory ``train(actor, data, **settings)`` will need, and which batch fits: a :class:`Plan`."""
+        return worlds.load("h3lab.training.plan:plan")(self, data, **settings)
+
     @property
     def native(self) -> Any:
         """The trained module or estimator itself, on the CPU, in evaluation mode."""

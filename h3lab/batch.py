@@ -55,13 +55,23 @@ def dense(x: Inputs, limit_bytes: float | None = None) -> Inputs:
 
 
 def free_memory() -> float:
-    """Bytes that this machine could still hand out."""
+    """Bytes that this machine, or the container, could still hand out."""
     try:
         with open("/proc/meminfo") as file:
             kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable"))
-        return float(kilobytes) * 1024
+        return min(float(kilobytes) * 1024, _left_to_container())
     except (OSError, StopIteration):  # not Linux
         return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _left_to_container() -> float:
+    """Bytes below the limit of this process's control group; pages of files that nobody uses are given back."""
+    try:
+        limit, used, told = (open(f"/sys/fs/cgroup/memory.{name}").read() for name in ("max", "current", "stat"))
+        unused = next(int(line.split()[1]) for line in told.splitlines() if line.startswith("inactive_file "))
+        return float(limit) - float(used) + unused
+    except (OSError, ValueError, StopIteration):  # no limit, or another system's way to set one
+        return float("inf")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

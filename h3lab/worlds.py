@@ -102,6 +102,10 @@ def holds_examples(data: Any) -> bool:
     )
 
 
+#: A model's backend → the module that tells the memory of its training by a trial: ``ahead``, ``peak``, ``of_model``,
+#: ``place``. Models of others are tried with what Python allocates.
+MEMORY = {"torch": "h3lab.backends._torch_memory"}
+
 #: A feed into a folder, a folder's store, and the doors by which a feed leaves.
 STORE = "h3lab.stores:store"
 OPEN_STORE = "h3lab.stores:open_store"

@@ -37,6 +37,7 @@ MODULE_LINES_OF: dict[str, int] = {}  # "pipeline.py": 280
 FUNCTION_LINES_OF: dict[str, int] = {}  # "cluster/lab.py:Lab.train": 55
 PUBLIC_METHODS_OF: dict[str, int] = {
     "feeds/feed.py:Feed": 13,  # its doors (arrays, frame, arrow, torch) and its report are of the contract
+    "actor.py:Actor": 13,  # scikit-learn's verbs are eight of them; plan is of the contract
 }
 
 EMPTY_WORDS = re.compile(r"(Manager|Handler|Helper|Utils?)$")

@@ -44,6 +44,14 @@ def shares(order: np.ndarray, batch_size: int, rank: int, ranks: int) -> np.ndar
     return np.concatenate([order[:whole].reshape(-1, batch_size)[:, low:high].ravel(), rest[last]])
 
 
+def gathered_at_once(rows: Rows, size: int) -> int:
+    """How many batches of ``size`` rows are gathered at a time, so many of which lie in memory."""
+    row_bytes = max(1, rows.nbytes // max(1, len(rows)))
+    several = len(rows.parts) > 1
+    wanted = max(CHUNK_BYTES, min(ROWS_A_PART * len(rows.parts) * row_bytes * several, LARGEST_CHUNK_BYTES))
+    return max(1, wanted // (row_bytes * max(1, size)))
+
+
 def shuffled(
     rows: Rows, order: np.ndarray, batch_size: int, rank: int, ranks: int, start: int, copy: bool
 ) -> Iterator[Batch]:
@@ -52,10 +60,7 @@ def shuffled(
     low, high = share(batch_size, rank, ranks)
     size = high - low
     mine = shares(order, batch_size, rank, ranks)
-    row_bytes = max(1, rows.nbytes // max(1, len(rows)))
-    several = len(rows.parts) > 1
-    wanted = max(CHUNK_BYTES, min(ROWS_A_PART * len(rows.parts) * row_bytes * several, LARGEST_CHUNK_BYTES))
-    at_once = max(1, wanted // (row_bytes * max(1, size)))
+    at_once = gathered_at_once(rows, size)
     buffers: dict[str, np.ndarray] | None = None if copy else {}
     for begin in range(start, count, at_once):
         chunk = rows.gather(mine[begin * size : (begin + at_once) * size], buffers)
