@@ -19,7 +19,7 @@ WORKER = (
     "sklearn.feature_extraction.text",
     "pyarrow",
     "h3lab.cluster.worker",
-    "h3lab.preparing.passes",
+    "h3lab.preparing.writing",
     "h3lab.preparing.fitting",
 )
 RANK = (

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 FOUND = ("rows", "dropped", "seconds", "nulls", "blocks")
 
 
-def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_null_label: str) -> dict[str, Any]:
-    """What was prepared from what, and how. ``parts`` are the stored ones, ``source_parts`` all of the source's."""
+def of(
+    job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_null_label: str, marks: dict[str, str]
+) -> dict[str, Any]:
+    """What was prepared from what, and how. ``parts`` are the stored ones, ``source_parts`` all of the source's;
+    ``marks``: by block what its columns follow from."""
     pipeline = job.pipeline
     parts, seen = [], []
     for part, found in zip(job.parts, results, strict=True):
@@ -38,6 +41,9 @@ def of(job: Job, results: Sequence[dict[str, Any]], counts: dict[str, Any], on_n
         "rows": counts["rows"],
         "counts": counts,
         "on_null_label": on_null_label,
+        "label": pipeline.label,
+        "join": pipeline.join,
+        "blocks": marks,
         "workers": pipeline.state.how,
         "columns": {block.name: list(block.names) for block in pipeline.preprocessors},
         "source": job.source.describe(),

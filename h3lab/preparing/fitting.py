@@ -7,6 +7,7 @@ same bits; what is done with one part is in ``passes``, the mathematics are in `
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -24,6 +25,7 @@ from h3lab.preparing.growing import Growing
 from h3lab.preparing.heap import WORTH_BYTES, give_back
 from h3lab.preparing.labels import Labels, null_labels
 from h3lab.preparing.passes import Job, labelled_rows, look, read
+from h3lab.preparing.remembered import marks
 from h3lab.preparing.workroom import Shared
 from h3lab.serial.fingerprints import fingerprint
 from h3lab.spec import Block, Spec
@@ -51,17 +53,13 @@ def fit(job: Job, executor: Executor, progress: Progress) -> tuple[Job, dict[str
     job = replace(job, survey=True)
     counts: dict[str, Any] = {"passes": 0}
     labels: Labels | None = None
+    recalled: Counter[str] = Counter()
     while job.survey or any(one.pending for one in growing.values()):
         stages = {name: tuple(one.stages) for name, one in growing.items()}
         job = replace(job, stages=stages, pending={n: one.pending for n, one in growing.items() if one.pending})
+        job = job if job.memory is None else replace(job, marks=marks(job))
         shared = Shared(job, job.folder / f"pass-{counts['passes']}")
-        gathered = Gathered(growing)
-        tasks = [(shared, number) for number in range(len(job.parts))]
-        # Closed here, not when a traceback is forgotten: an interrupted pass ends its workers at once.
-        with closing(executor.map(look, tasks, "fitting")) as done:
-            for number, found in enumerate(done):
-                gathered.add(number, found)
-                progress(f"fitting, pass {counts['passes'] + 1}", number + 1, len(tasks))
+        gathered = _gathered(shared, growing, executor, progress, f"fitting, pass {counts['passes'] + 1}")
         if job.survey:
             labels = check_rows(job, gathered)
             job = replace(job, schema=widened(job.schema, gathered.nulls), survey=False)
@@ -69,14 +67,29 @@ def fit(job: Job, executor: Executor, progress: Progress) -> tuple[Job, dict[str
             for one in growing.values():
                 one.x = one.x if one.stages else _raw(job.schema, one.block, head)
         gathered.finish(shared, executor)
+        recalled.update(gathered.recalled)
         job = replace(job, saved=_superseded(job, gathered.saved))
         counts["passes"] += 1
         for one in growing.values():
             if one.pending:
                 one.advance()
     fitted = finished(job, growing, labels)
-    counts["fit_seconds"] = round(time.perf_counter() - began, 3)
+    counts |= {"recalled": dict(recalled), "fit_seconds": round(time.perf_counter() - began, 3)}
     return replace(job, pipeline=fitted, stages=fitted.state.stages, pending={}), counts
+
+
+def _gathered(
+    shared: Shared, growing: dict[str, Growing], executor: Executor, progress: Progress, what: str
+) -> Gathered:
+    """What all parts have, in one pass."""
+    gathered = Gathered(growing)
+    tasks = [(shared, number) for number in range(len(shared.value.parts))]
+    # Closed here, not when a traceback is forgotten: an interrupted pass ends its workers at once.
+    with closing(executor.map(look, tasks, "fitting")) as done:
+        for number, found in enumerate(done):
+            gathered.add(number, found)
+            progress(what, number + 1, len(tasks))
+    return gathered
 
 
 def _raw(schema: pa.Schema, block: Any, head: pa.Table) -> Any:

@@ -19,7 +19,8 @@ from h3lab.preparing import chain
 from h3lab.preparing.executor import Executor
 from h3lab.preparing.growing import Growing, cross_fits, drawn
 from h3lab.preparing.labels import Labels
-from h3lab.preparing.passes import ColumnFit, Look, fit_column
+from h3lab.preparing.passes import Look
+from h3lab.preparing.whole import ColumnFit, fit_column
 from h3lab.preparing.workroom import Shared
 
 #: States that are merged at a time, so that the driver never holds those of a thousand parts.
@@ -45,6 +46,7 @@ class Gathered:
     sizes: dict[str, int] = field(default_factory=dict)
     saved: dict[str, tuple[int, int, Any]] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
+    recalled: dict[str, int] = field(default_factory=dict)
 
     def add(self, number: int, found: Look) -> None:
         """One part; parts come in their order."""
@@ -61,6 +63,8 @@ class Gathered:
             one = self.growing[name]
             self.sizes[name] = self.sizes.get(name, 0) + size
             self.saved[name] = (len(one.stages), len(one.given), found.digests.get(name))
+        for name in found.recalled:
+            self.recalled[name] = self.recalled.get(name, 0) + 1
         for name, states in found.states.tree.items():
             self.states.setdefault(name, []).append(states)
             if len(self.states[name]) >= MERGED_AT_A_TIME:

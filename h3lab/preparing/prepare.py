@@ -9,6 +9,7 @@ import fcntl
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
@@ -20,15 +21,20 @@ from h3lab.errors import DataError, StorageError, UnknownName, UsageError, guide
 from h3lab.feeds import manifest
 from h3lab.feeds.feed import Feed
 from h3lab.feeds.rows import Rows
+from h3lab.home import room
 from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, fit
 from h3lab.preparing.from_sklearn import as_pipeline
 from h3lab.preparing.landed import in_memory, land
 from h3lab.preparing.matching import check_blocks, lookups_of, matched, opened
-from h3lab.preparing.passes import Job, write
+from h3lab.preparing.passes import Job
+from h3lab.preparing.remembered import FOLDER, Memory
+from h3lab.preparing.reuse import Reuse, marks_of, unchanged
 from h3lab.preparing.workroom import Shared, workroom
+from h3lab.preparing.writing import write
 from h3lab.serial import documents
+from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Source
 from h3lab.spec import Spec
 
@@ -79,6 +85,7 @@ def prepare(
             told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
             source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
         job = Job(pipeline, source, parts, _schema(pipeline, source), folder, on_null_label == "drop", {})
+        job = replace(job, memory=None if store is None else Memory.of(_memory(store), len(parts)))
         return _prepared(job, store, executor, show, on_null_label, counts)
 
 
@@ -97,15 +104,13 @@ def _prepared(
     where = store or (None if executor.local else worlds.load("h3lab.stores:open_store")(job.folder))
     job = replace(job, store=None if where is None else where.folder)
     began = time.perf_counter()
-    applied = counts["passes"] == 0
-    known = {} if store is None else manifest.written(store, job.pipeline, on_null_label, applied)
-    results = _written(job, known, executor, show)
-    counts |= {name: sum(found[name] for found in results) for name in ("rows", "dropped")}
-    counts |= {"reused": sum("reused" in found for found in results)}
-    counts["write_seconds"] = round(time.perf_counter() - began, 3)
+    known = {} if store is None else manifest.written(store, job.pipeline, on_null_label, counts["passes"] == 0)
+    same = Reuse() if store is None else unchanged(store, job, on_null_label)
+    results = _written(job, known, same, executor, show)
+    counts |= {**_summed(results), "write_seconds": round(time.perf_counter() - began, 3)}
     if not counts["rows"]:
         raise DataError("the source has no rows, so there is nothing to prepare.")
-    account = manifest.of(job, results, counts, on_null_label)
+    account = manifest.of(job, results, counts, on_null_label, {} if store is None else marks_of(job.pipeline))
     if store is None:
         batches = [
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
@@ -121,18 +126,34 @@ def _prepared(
         )
     store.commit(account | {"unsaved": reason}, document)
     store.collect_garbage()
+    if job.memory is not None:
+        job.memory.forget()
     return _opened(store, store.manifest(), job.pipeline)
 
 
-def _written(job: Job, known: dict[str, Any], executor: Executor, show: Progress) -> list[dict[str, Any]]:
+def _summed(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows, and what was reused: whole parts, and by block how many of the other parts took it from what was stored."""
+    anew = [found for found in results if "reused" not in found]
+    blocks = Counter(name for found in anew for name, block in found["blocks"].items() if "reused" in block)
+    counts = {name: sum(found[name] for found in results) for name in ("rows", "dropped")}
+    return {**counts, "reused": len(results) - len(anew), "reused_blocks": dict(blocks)}
+
+
+def _memory(store: Any) -> Path:
+    local = isinstance(store.folder, Path)
+    return store.folder / FOLDER if local else room("states") / fingerprint(store.folder)
+
+
+def _written(job: Job, known: dict[str, Any], same: Reuse, executor: Executor, show: Progress) -> list[dict[str, Any]]:
     """What writing each part found, in their order; parts that are known are not written again."""
     results = [known.get(manifest.identity(part)) for part in job.parts]
     numbers = [number for number, found in enumerate(results) if found is None]
-    shared = Shared(job, job.folder / "write")
+    shared = Shared((job, same), job.folder / "write")
+    what = f"writing ({', '.join(same.places)} reused)" if any(n in same.entries for n in numbers) else "writing"
     with closing(executor.map(write, [(shared, number) for number in numbers], "writing")) as done:
         for count, (number, found) in enumerate(zip(numbers, done, strict=True), 1):
             results[number] = found
-            show("writing", count, len(numbers))
+            show(what, count, len(numbers))
     return [found for found in results if found is not None]
 
 
