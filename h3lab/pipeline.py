@@ -106,6 +106,11 @@ class Pipeline:
 
         return as_pipeline(transformer, source, label, **settings)
 
+    def plan(self, source: Any, **choices: Any) -> Any:
+        """What preparing a source with these ``choices`` would make, from a sample of its rows: an :class:`Outlook` of
+        features, blocks, types, classes and bytes, which says what of it is estimated."""
+        return worlds.load("h3lab.preparing.outlook:outlook")(self, source, **choices)
+
     @property
     def columns(self) -> list[str]:
         """The columns of all blocks, without label and weight."""

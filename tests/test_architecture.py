@@ -33,7 +33,7 @@ VALUES = ("errors", "brief", "batch", "records", "settings", "spec")
 
 MODULE_LINES, FOLDER_MODULE_LINES, FUNCTION_LINES, PUBLIC_METHODS, PUBLIC_NAMES = 250, 300, 40, 12, 22
 # Exceptions, each with a budget of its own
-MODULE_LINES_OF: dict[str, int] = {}  # "pipeline.py": 280
+MODULE_LINES_OF: dict[str, int] = {"pipeline.py": 256}
 FUNCTION_LINES_OF: dict[str, int] = {}  # "cluster/lab.py:Lab.train": 55
 PUBLIC_METHODS_OF: dict[str, int] = {
     "feeds/feed.py:Feed": 13,  # its doors (arrays, frame, arrow, torch) and its report are of the contract

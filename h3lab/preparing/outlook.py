@@ -1,0 +1,163 @@
+"""An outlook: what preparing would make of a source, from a sample of its rows, before anything is prepared.
+
+It knows a sample, and what of it may differ for all rows; preparing itself is in ``prepare``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from h3lab import worlds
+from h3lab.errors import H3labError, guided
+from h3lab.feeds.feed import Feed
+from h3lab.feeds.report import size
+from h3lab.pictures import card, shape_of, table_html
+from h3lab.preparing.from_sklearn import as_pipeline
+from h3lab.preparing.matching import joined_in, opened
+from h3lab.preparing.prepare import labelled, prepare
+from h3lab.settings import whole
+from h3lab.source import Source
+from h3lab.spec import Spec
+
+#: Rows of a sample: what types, shapes and usual categories need, in a second or so.
+SAMPLE_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block: ``shape`` of a row, type, ``bytes`` a row; ``grew`` from which number of columns, in half of the
+    sample, where it did: such a block will be wider for all rows."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    sparse: bool
+    bytes: float
+    grew: int | None = None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """``spec`` as the sample gives it; ``blocks``; ``rows`` of the source, None where it does not tell; ``nbytes`` of
+    the prepared set, None without rows. ``estimated``: what may be otherwise for all rows, in words."""
+
+    spec: Spec
+    blocks: Sequence[Block]
+    rows: int | None
+    sampled: int
+    bytes_a_row: float
+    kept: float
+    estimated: Sequence[str]
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the prepared set, by the sample's rows."""
+        return None if self.rows is None else round(self.rows * self.kept * self.bytes_a_row)
+
+    def __repr__(self) -> str:
+        rows = [_HEADS, *self._cells()]
+        widths = [max(len(row[n]) for row in rows) for n in range(len(_HEADS))]
+        lines = ["  ".join(w.ljust(n) for w, n in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([f"Outlook: {self._head()}", *lines, *self.estimated])
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        foot = "".join(f"<br><small>{escape(line)}</small>" for line in self.estimated)
+        html = card(f"<b>Outlook</b> {escape(self._head())}", table_html(_HEADS, self._cells()) + foot)
+        return {"text/plain": repr(self), "text/html": html}
+
+    def _head(self) -> str:
+        task = str(self.spec) if self.spec.outputs else f"no label, {self.spec.features} features"
+        if self.nbytes is None or self.rows is None:
+            return f"{task} · about {size(self.bytes_a_row)} a row"
+        return f"{self.rows:,} rows, about {size(self.nbytes)} · {task}"
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            [b.name, shape_of(b.shape), b.dtype + " sparse" * b.sparse, size(b.bytes), _growth(b)] for b in self.blocks
+        ]
+
+
+_HEADS = ["block", "shape of a row", "type", "bytes a row", ""]
+
+
+def _growth(block: Block) -> str:
+    return "" if block.grew is None else f"at least: {block.grew:,} columns in half of the sample"
+
+
+@guided
+def outlook(
+    pipeline: Any,
+    source: Any,
+    *,
+    label: str | None = None,
+    sample: int = SAMPLE_ROWS,
+    keys: Any = None,
+    on_missing: str = "error",
+    on_duplicate: str = "error",
+    on_null_label: str = "error",
+) -> Outlook:
+    """What ``lab.prepare(pipeline, source, ...)`` would make, by preparing a sample: its first ``sample`` rows, and
+    half of them, to see which blocks grow. Sources that are looked up are read for their keys. Errors are those of
+    ``prepare`` as far as the sample shows them."""
+    pipeline = as_pipeline(pipeline, source, label)
+    source = opened(pipeline, source, keys, on_missing, on_duplicate)
+    pipeline = labelled(pipeline, label)
+    whole("sample", sample, 2)
+    few = _first(source, sample)
+    feed = prepare(pipeline, few, on_null_label=on_null_label)
+    half = None if pipeline.fitted else _half(pipeline, source, max(1, sample // 2), on_null_label)
+    found = joined_in(source)
+    known = [part.rows for part in (source if found is None else found.base).parts()]
+    rows = None if None in known else sum(n or 0 for n in known)
+    sampled = min(sample, rows or sample) if found is not None else len(few)
+    blocks = _blocks(feed, None if rows is not None and rows <= sampled else half)
+    told = _estimated(feed, half, blocks, rows, sampled, pipeline.fitted)
+    return Outlook(feed.spec, blocks, rows, sampled, feed.nbytes / len(feed), len(feed) / max(1, sampled), told)
+
+
+def _first(source: Source, rows: int) -> Source:
+    found = joined_in(source)
+    read = worlds.load(worlds.READ)
+    sample: Source = read((source if found is None else found.base).first(rows))
+    return sample if found is None else found.with_base(sample)
+
+
+def _half(pipeline: Any, source: Source, rows: int, on_null_label: str) -> Feed | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the whole sample has said it
+            return prepare(pipeline, _first(source, rows), on_null_label=on_null_label)
+    except H3labError:  # too few rows for some worker
+        return None
+
+
+def _blocks(feed: Feed, half: Feed | None) -> list[Block]:
+    weights = {line["block"]: line["bytes"] for line in feed.report().workers if line.get("bytes") is not None}
+    found = []
+    for name, block in feed.spec.blocks.items():
+        before = None if half is None else int(np.prod(half.spec.blocks[name].shape))
+        grew = before if before is not None and before < int(np.prod(block.shape)) else None
+        found.append(Block(name, block.shape, block.dtype, block.sparse, weights.get(name, 0) / len(feed), grew))
+    return found
+
+
+def _estimated(
+    feed: Feed, half: Feed | None, blocks: Sequence[Block], rows: int | None, sampled: int, fitted: bool
+) -> list[str]:
+    if rows is not None and rows <= sampled:
+        return []
+    lines = [f"estimated from the first {sampled:,} rows: bytes a row" + ("" if fitted else ", and what was learned")]
+    if rows is None:
+        lines.append("the source does not tell its rows without reading them; len(source) counts them")
+    growing = [block.name for block in blocks if block.grew is not None]
+    if growing:
+        lines.append(f"wider for all rows, because half of them gave less: {', '.join(growing)}")
+    if half is not None and feed.spec.classes is not None and half.spec.classes != feed.spec.classes:
+        lines.append(f"at least {feed.spec.classes} classes: half of these rows had {half.spec.classes}")
+    return lines
