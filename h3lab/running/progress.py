@@ -60,13 +60,18 @@ class Line:
 
 
 def parts(line: Line) -> Callable[[str, int, int], None]:
-    """``show(what, done, total)``: how many parts are done, for how long, and when the rest will be."""
-    began, since = time.monotonic(), dict[str, float]()
+    """``show(what, done, total)``: how many parts are done, for how long, and when the rest will be. How many passes a
+    fit needs is not known before, so only of writing, the last one, is it said when all will be done."""
+    began, first = time.monotonic(), dict[str, tuple[float, int]]()
 
     def show(what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        spent = now - since.setdefault(what, now)
-        left = f", {duration(spent / done * (total - done))} left" if 0 < done < total and spent > 1 else ""
+        since, before = first.setdefault(what, (now, done))
+        left = ""
+        if before < done < total and now - since > 1:
+            # The first part has waited for workers to start; those that follow tell how long a part takes.
+            left = f", {duration((now - since) / (done - before) * (total - done))} left"
+            left += "" if what.startswith("writing") else " in this pass"
         line.show(f"{what}: {done} of {total} parts, {duration(now - began)}{left}")
 
     return show
