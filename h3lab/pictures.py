@@ -116,9 +116,11 @@ def feed_line(feed: Feed) -> str:
 
 def feed_html(feed: Feed) -> str:
     """A card: what the feed is, one line a block, and how often each label occurs."""
-    where = f"<small>{escape(redacted(feed.url))}</small>" if feed.url else "<small>in memory</small>"
+    due = feed._rows.window > 0
+    place = escape(redacted(feed.url)) if feed.url else "rows are prepared when they are due" if due else "in memory"
+    where = f"<small>{place}</small>"
     head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))} {where}"
-    return card(head, _try(lambda: _blocks(feed), escape) + _try(lambda: _labels(feed), escape))
+    return card(head, _try(lambda: _blocks(feed), escape) + (_try(lambda: _labels(feed), escape) if not due else ""))
 
 
 def _blocks(feed: Feed) -> str:

@@ -86,7 +86,7 @@ def beside(feed: Feed, soft: np.ndarray) -> Feed:
         whole[picked] = soft
         soft = whole
     parts = _Parts(rows.parts, rows.starts, soft)
-    joined = Rows(parts, np.diff(rows.starts).tolist(), rows.nbytes + soft.nbytes)
+    joined = Rows(parts, np.diff(rows.starts).tolist(), rows.nbytes + soft.nbytes, window=rows.window)
     return Feed(joined, feed.spec, pipeline=feed._pipeline, picked=picked, parent=feed.parent)
 
 

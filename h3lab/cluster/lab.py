@@ -205,12 +205,17 @@ class Lab:
                 source,
                 to=folder,
                 label=label,
-                executor=Engines(self._folder, max(1, len(self._folder.status["slots"]))),
+                executor=self.executor,
                 on_null_label=on_null_label,
                 progress=parts(line),
             )
         line.end(f"{feed.dropped:,} rows without a label were left out" if feed.dropped else "")
         return feed
+
+    @property
+    def executor(self) -> Engines:
+        """What works on parts: see :class:`h3lab.preparing.executor.Executor`."""
+        return Engines(self._folder, max(1, len(self._folder.status["slots"])))
 
     @property
     def runs(self) -> list[Run]:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,9 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
     same rows on the same sides as a local training takes."""
     from h3lab.feeds.feed import Feed
     from h3lab.options import Options
-    from h3lab.training import intake
+    from h3lab.training import intake, ways
 
-    chosen, settings = intake.choices(settings)
+    chosen, settings = ways.choices(settings)
     intake.check_raw(actor, data, chosen)
     told = ("validation", "seed", "batch_size")
     options = Options.of(actor, {n: settings[n] for n in told if n in settings}, ())[0]
@@ -174,18 +175,32 @@ def _stored(lab: Any, actor: Any, data: Any, settings: dict[str, Any]) -> tuple[
 def _prepared(lab: Any, pipeline: Any, data: Any, options: Any, chosen: dict[str, Any]) -> tuple[Any, Any]:
     """Raw rows through the engines; those to validate on are set aside before anything is fitted."""
     from h3lab.feeds.feed import Feed
-    from h3lab.training import intake
+    from h3lab.training import intake, ways
 
     (pipeline, rows), held = intake.raw_rows(pipeline, data, chosen), options.validation
     if isinstance(held, Real):
         rows, held = rows.split(test=float(held), seed=options.seed)
     own = {name: value for name, value in chosen.items() if name == "on_null_label"}  # the rest is in the source
-    feed = lab.prepare(pipeline, rows, **own)
+    prepare = _streaming(lab, rows) if ways.streamed(chosen) else lab.prepare
+    feed = prepare(pipeline, rows, **own)
     if held is None or isinstance(held, Feed):
         return feed, held
     if isinstance(held, tuple):
         return feed, intake.held_out(held, feed)
-    return feed, lab.prepare(feed.pipeline, held, **chosen)
+    return feed, prepare(feed.pipeline, held, **{name: value for name, value in chosen.items() if name != "prepare"})
+
+
+def _streaming(lab: Any, rows: Any) -> Any:
+    """``stream`` with its first pass on the engines. UsageError for rows that the ranks could not read."""
+    from h3lab.preparing.landed import in_memory
+    from h3lab.preparing.streaming import stream
+
+    if in_memory(rows.describe()):
+        raise UsageError(
+            f"prepare='stream' came with {rows.title}, in the memory of this process, where engines cannot read. Write "
+            "it to files first and pass h3.read(path); or leave prepare='stream' out."
+        )
+    return partial(stream, executor=lab.executor)
 
 
 def _kept(feed: Any) -> Any:
@@ -195,7 +210,7 @@ def _kept(feed: Any) -> Any:
     whole = feed
     while whole.parent is not None:
         whole = whole.parent
-    if whole.url is not None:
+    if whole.url is not None or whole._rows.window:  # on disk, or made of its source when it is due
         return feed
     folder = room("feeds") / feed.fingerprint
     # Two notebooks that store the same rows would take each other's drafts for rubbish.

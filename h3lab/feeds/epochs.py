@@ -61,6 +61,8 @@ def shuffled(
     size = high - low
     mine = shares(order, batch_size, rank, ranks)
     at_once = gathered_at_once(rows, size)
+    if rows.window:  # no more than a window, so that rows of two of them are there at most
+        at_once = max(1, min(at_once, rows.window * len(rows) // len(rows.parts) // batch_size))
     buffers: dict[str, np.ndarray] | None = None if copy else {}
     for begin in range(start, count, at_once):
         chunk = rows.gather(mine[begin * size : (begin + at_once) * size], buffers)

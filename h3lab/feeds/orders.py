@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 BLOCK_BYTES, WINDOW_BYTES = 1 << 20, 256 << 20
 #: Batches among which rows are sorted by length, as in the samplers of fairseq and Transformers.
 BUCKET_BATCHES = 64
+_NOT_ON_THE_WAY = (
+    "came with rows that are prepared when they are due, and needs all of them at once. Leave it out, or prepare the "
+    "rows first: leave out prepare='stream'."
+)
 SHUFFLES, SAMPLINGS = (True, False, "rows", "blocks"), ("balanced", "weighted")
 
 
@@ -66,7 +70,11 @@ class Order:
         else:
             classes = feed.targets() if isinstance(self.sampling, str) and self.sampling == "balanced" else None
             order = drawn(self._weights(feed), number, seed, classes)
-        if self.shuffle == "blocks":
+        if self.shuffle and feed._rows.window:
+            at = order if feed._picked is None else feed._picked[order]
+            parts = np.searchsorted(feed._rows.starts, at, "right") - 1
+            order = order[in_windows(parts, feed._rows.window, number, seed)]
+        elif self.shuffle == "blocks":
             row_bytes = max(1, feed.nbytes // max(1, count))
             block = max(1, BLOCK_BYTES // row_bytes)
             order = order[in_blocks(count, block, max(1, WINDOW_BYTES // (block * row_bytes)), number, seed)]
@@ -86,6 +94,8 @@ class Order:
 
     def _lengths(self, feed: Feed) -> np.ndarray:
         if self.bucket is True or isinstance(self.bucket, str):
+            if feed._rows.window:
+                raise UsageError(f"bucket={self.bucket!r} {_NOT_ON_THE_WAY}")
             return np.asarray(feed._once(f"lengths of {self.bucket}", lambda given: _nonzeros(given, self.bucket)))
         found = np.asarray(self.bucket)
         if found.shape != (len(feed),) or found.dtype.kind not in "iuf":
@@ -98,6 +108,8 @@ def settled(feed: Feed, order: Order) -> Order:
     """The order with ``shuffle=True`` decided, by the bytes of the feed and of this machine: a permutation of all rows,
     or one in blocks where a stored feed is larger than ``$H3LAB_SHUFFLE_BYTES`` (half of the memory without it), with
     a warning. Whoever trains in several processes decides once."""
+    if feed._rows.window:
+        return _on_the_way(order)
     if order.shuffle is not True:
         return order
     limit = shuffle_bytes()
@@ -113,6 +125,13 @@ def settled(feed: Feed, order: Order) -> Order:
         stacklevel=3,
     )
     return replace(order, shuffle="blocks")
+
+
+def _on_the_way(order: Order) -> Order:
+    """The same where rows are prepared when they are due: in windows of parts, or in order."""
+    if order.shuffle == "rows":
+        raise UsageError(f"shuffle='rows' {_NOT_ON_THE_WAY} shuffle='blocks' mixes the rows of a window of parts.")
+    return replace(order, shuffle="blocks" if order.shuffle else False)
 
 
 def shuffle_bytes() -> float:
@@ -150,6 +169,15 @@ def in_blocks(count: int, block: int, window: int, number: int, seed: int) -> np
         out[done : done + len(rows)] = rows[random.permutation(len(rows))]
         done += len(rows)
     return out
+
+
+def in_windows(parts: np.ndarray, window: int, number: int, seed: int) -> np.ndarray:
+    """A permutation of rows that lie in these ``parts``, (rows,): the parts come in a random order, and the rows of
+    each ``window`` of them are mixed."""
+    random = generator(number, seed, 4)
+    rank = random.permutation(int(parts.max()) + 1)
+    mixed = random.permutation(len(parts))
+    return mixed[np.argsort(rank[parts[mixed]] // window, kind="stable")]
 
 
 def drawn(weights: np.ndarray, number: int, seed: int, classes: np.ndarray | None = None) -> np.ndarray:

@@ -34,6 +34,11 @@ _COLUMNS = {
     "bytes": "bytes",
 }
 
+_NOTES = {
+    "unchanged": "nothing had changed since: all of it was used again",
+    "streamed": "its rows are prepared when they are due, and not stored",
+}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -76,7 +81,7 @@ class Report:
             write_seconds=counts.get("write_seconds"),
             workers=_workers(told),
             lookups=counts.get("lookups", {}),
-            note="nothing had changed since: all of it was used again" if told.get("unchanged") else "",
+            note=next((note for name, note in _NOTES.items() if told.get(name)), ""),
         )
 
     def frame(self) -> pd.DataFrame:

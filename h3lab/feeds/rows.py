@@ -49,7 +49,8 @@ def bytes_of(column: Column) -> int:
 class Rows:
     """Batches in a row. ``parts`` may be a lazy sequence, read when a row of it is asked for; ``lengths`` are their
     rows; ``nbytes`` what they weigh in all; ``one`` reads a single array of a part, by number and name, where that is
-    less than the part. All parts have the same arrays with the same types and shapes of a row."""
+    less than the part. ``window``: where a part costs work, how many to go through at a time (0: all). All parts have
+    the same arrays with the same types and shapes of a row."""
 
     def __init__(
         self,
@@ -57,8 +58,9 @@ class Rows:
         lengths: Sequence[int],
         nbytes: int,
         one: Callable[[int, str], Column | None] | None = None,
+        window: int = 0,
     ) -> None:
-        self.parts, self.nbytes = parts, nbytes
+        self.parts, self.nbytes, self.window = parts, nbytes, window
         self._one = one or (lambda number, name: columns(parts[number]).get(name))
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 

@@ -56,7 +56,7 @@ def like(feed: Feed, spec: Spec) -> Feed:
         return change(column) if name == "y" and column is not None else column
 
     lengths = np.diff(rows.starts).tolist()
-    changed = Feed(Rows(_Parts(rows.parts, change), lengths, rows.nbytes, one), told, pipeline=pipeline)
+    changed = Feed(Rows(_Parts(rows.parts, change), lengths, rows.nbytes, one, rows.window), told, pipeline=pipeline)
     changed._fingerprint = digest("targets", told.to_json(), feed.fingerprint)
     return changed
 

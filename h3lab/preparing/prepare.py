@@ -84,7 +84,7 @@ def prepare(
         if not executor.local and not counts and in_memory(source.describe()):
             told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
             source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
-        job = Job(pipeline, source, parts, _schema(pipeline, source), folder, on_null_label == "drop", {})
+        job = Job(pipeline, source, parts, schema_of(pipeline, source), folder, on_null_label == "drop", {})
         job = replace(job, memory=None if store is None else Memory.of(_memory(store), len(parts)))
         return _prepared(job, store, executor, show, on_null_label, counts)
 
@@ -195,7 +195,8 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
             raise UnknownName("column", name, known, "the source")
 
 
-def _schema(pipeline: Pipeline, source: Source) -> Any:
+def schema_of(pipeline: Pipeline, source: Source) -> Any:
+    """The columns of a pipeline with their types in a source."""
     import pyarrow as pa
 
     return pa.schema([source.schema.field(name).remove_metadata() for name in pipeline.columns])

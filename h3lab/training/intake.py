@@ -5,7 +5,6 @@ It knows every form in which data comes (feeds, arrays, raw rows); it does not k
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import warnings
@@ -15,26 +14,14 @@ from typing import Any
 import numpy as np
 
 from h3lab import estimator, worlds
-from h3lab.errors import DataError, UnknownName, UsageError
+from h3lab.errors import DataError, UsageError
 from h3lab.feeds import targets
 from h3lab.feeds.feed import Feed
 from h3lab.options import Options
 from h3lab.preparing.cells import as_table
 from h3lab.preparing.from_sklearn import as_pipeline, is_fitted, is_transformer
-from h3lab.training import agreement
+from h3lab.training import agreement, ways
 from h3lab.training.validation import check_same
-
-
-def choices(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(how rows are prepared: ``keys`` and what begins with ``on_``, as ``prepare`` takes it; the other settings)."""
-    from h3lab.preparing.prepare import prepare
-
-    known = [name for name in inspect.signature(prepare).parameters if name.startswith("on_") or name == "keys"]
-    found = {name: value for name, value in settings.items() if name.startswith("on_") or name == "keys"}
-    for name in found:
-        if name not in known:
-            raise UnknownName("choice of how rows are prepared", name, known)
-    return found, {name: value for name, value in settings.items() if name not in found}
 
 
 def pipeline_of(actor: Any) -> Any:
@@ -66,15 +53,16 @@ def check_raw(actor: Any, data: Any, chosen: Mapping[str, Any]) -> None:
         )
     for name, value in chosen.items():
         if isinstance(data, Feed):
-            raise UsageError(
-                f"{name}={value!r} came with a Feed, whose rows are prepared already. Choose it where they are: "
-                f"lab.prepare(pipeline, source, {name}={value!r})."
-            )
+            where = f"Choose it where they are: lab.prepare(pipeline, source, {name}={value!r})."
+            where = "Leave it out, or pass the source." if name == "prepare" else where
+            raise UsageError(f"{name}={value!r} came with a Feed, whose rows are prepared already. {where}")
         if pipeline is None:
             raise UsageError(
                 f"{name}={value!r} came, and actor {actor.name!r} has no pipeline, so nothing is prepared. Give it "
                 "one, for example h3.Pipeline.guess(source, label=...), or leave these rows out of the arrays."
             )
+    if ways.streamed(chosen):
+        ways.check_streamed(actor)
 
 
 def actor_of(given: Any) -> Any:
@@ -159,9 +147,9 @@ def held_out(data: Any, feed: Feed, chosen: Mapping[str, Any] | None = None) -> 
 
 def apply(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) -> Feed:
     """Raw rows through a fitted pipeline, in this process."""
-    from h3lab.preparing.prepare import prepare
-
-    return prepare(*raw_rows(pipeline, data), **(chosen or {}))
+    more = {name: value for name, value in (chosen or {}).items() if name != "prepare"}
+    feed: Feed = ways.verb(chosen or {})(*raw_rows(pipeline, data), **more)
+    return feed
 
 
 def _fraction(validation: Any) -> float | None:
@@ -206,18 +194,19 @@ def _prepared(
     actor: Any, data: Any, validation: Any, fraction: float | None, seed: int, chosen: Mapping[str, Any]
 ) -> tuple[Feed, Feed | None]:
     """Raw rows → feeds; rows to validate on are set aside before anything is fitted."""
-    from h3lab.preparing.prepare import prepare
-
+    prepare = ways.verb(chosen)
     pipeline, rows = raw_rows(pipeline_of(actor), data, chosen)
-    chosen = {name: value for name, value in chosen.items() if name == "on_null_label"}  # the rest is in the source
+    # The rest is in the source.
+    chosen = {name: value for name, value in chosen.items() if name in ("on_null_label", "prepare")}
+    own = {name: value for name, value in chosen.items() if name == "on_null_label"}
     pipeline = decided(actor, pipeline)
     if fraction is None:
-        feed = as_learned(actor, prepare(pipeline, rows, **chosen))
+        feed = as_learned(actor, prepare(pipeline, rows, **own))
         return feed, None if validation is None else held_out(validation, feed, chosen)
     rest, aside = rows.split(test=fraction, seed=seed)
-    feed = as_learned(actor, prepare(pipeline, rest, **chosen))
+    feed = as_learned(actor, prepare(pipeline, rest, **own))
     assert feed.pipeline is not None
-    return feed, prepare(feed.pipeline, aside, **chosen)
+    return feed, prepare(feed.pipeline, aside, **own)
 
 
 def raw_rows(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ from h3lab.model import Model
 from h3lab.options import Options
 from h3lab.records import Record
 from h3lab.settings import Settings
-from h3lab.training import fitness, intake, validation
+from h3lab.training import fitness, intake, validation, ways
 from h3lab.training.nonfinite import lost
 from h3lab.training.patience import Patience
 from h3lab.training.pending import Pending
@@ -50,8 +50,9 @@ def train(
     (X, y) or raw rows), ``patience``, ``monitor``, ``metrics``, ``seed``, ``threads``; how rows are drawn:
     ``sampling`` (``"balanced"``, ``"weighted"``), ``bucket`` (True or a block's name), ``shuffle`` (``"rows"``,
     ``"blocks"``, False), as in :meth:`Feed.epoch`; and the model's and the transfer's own (``lr``, ``temperature``,
-    ...); where data is raw, ``on_null_label="drop"`` leaves out rows without a label, and prepare's other choices hold
-    too. ``rank`` of ``ranks``: this process's share of each batch.
+    ...); where data is raw, ``on_null_label="drop"`` leaves out rows without a label, prepare's other choices hold
+    too, and ``prepare="stream"`` prepares each row when it is due: nothing is stored, and memory does not grow with
+    the rows. ``rank`` of ``ranks``: this process's share of each batch.
 
     Records have ``step`` and ``epoch`` (both from 1), ``seconds``, ``loss`` and what else the model tells; the last one
     of an epoch also ``val_loss``, ``val_accuracy``, ``val_<metric>``. Raises UnknownName, SpecMismatch, NonFiniteLoss.
@@ -63,7 +64,7 @@ def train(
     given, _ = estimator.apart(actor.model, actor.pipeline)
     model: Model = clone(worlds.wrap(given), safe=False)
     steerable = [*model.settings, *fitness.settings_of(transfer)]
-    chosen, settings = intake.choices(settings)
+    chosen, settings = ways.choices(settings)
     options, values = Options.of(actor, settings, steerable)
     feed, held_out = intake.feeds(actor, data, options, chosen)
     options = replace(options, shuffle=settled(feed, Order(options.shuffle)).shuffle)
