@@ -66,7 +66,9 @@ def rows(draw):
     return frame, draw(st.lists(st.integers(0, count), max_size=4))
 
 
-@pytest.mark.parametrize("worker, label", CASES, ids=str)
+@pytest.mark.parametrize(
+    "worker, label", CASES, ids=[f"{type(w).__name__}-{w.score_func.__name__}-{n}" for n, (w, _) in enumerate(CASES)]
+)
 @settings(max_examples=10, **QUIET)
 @given(drawn=rows())
 def test_the_scores_and_the_choice_are_scikit_learns(worker, label, drawn):
