@@ -654,8 +654,8 @@ def test_arguments_and_defaults_are_the_contracts() -> None:
         "seed": 0,
     }
     assert defaults(h3.TorchModel) == {
-        "lr": 1e-3,
-        "optimizer": "adam",
+        "lr": None,  # 1e-3, or what a LightningModule says of itself
+        "optimizer": None,  # "adam", or a LightningModule's own
         "loss": None,
         "scheduler": None,
         "step": None,

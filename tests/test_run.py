@@ -155,4 +155,5 @@ def test_every_run_in_a_table_newest_first():
     RunFolder.claim("claimed")  # its notebook died before it was started
     table = listing.runs()
     assert table["name"].tolist() == ["new/1", "old/1"] and table["step"].tolist()[1] == 3
-    assert list(table.columns) == ["name", "state", "epoch", "step", "loss", "val_accuracy", "started", "lab"]
+    told = ["name", "state", "epoch", "step", "loss", "val_loss", "val_accuracy", "seconds", "started", "lab"]
+    assert list(table.columns) == told
