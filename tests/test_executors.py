@@ -62,11 +62,11 @@ def test_a_task_that_always_kills_its_process_is_given_up_by_name(processes):
         list(processes.map(always, range(3), "squares"))
 
 
-def living(processes) -> list[int]:
-    """The children of the forkserver."""
+def gone(processes) -> bool:
+    """Whether no child of the forkserver is left, within some seconds on a busy machine."""
     import psutil
 
-    return [child.pid for child in psutil.Process(processes._nursery.pid).children()]
+    return not psutil.wait_procs(psutil.Process(processes._nursery.pid).children(), timeout=20)[1]
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -75,13 +75,12 @@ def test_a_task_of_a_stopped_process_is_given_to_another_one(tmp_path, monkeypat
 
     def stops(number):
         if number == 1 and once(tmp_path, "stopped"):
-            (tmp_path / "pid").write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGSTOP)
         return number * number
 
     with Processes(width) as executor:
         assert list(executor.map(stops, range(6), "squares")) == [n * n for n in range(6)]
-        assert int((tmp_path / "pid").read_text()) not in living(executor)
+        assert gone(executor)
 
 
 def test_of_two_that_have_a_task_an_error_of_one_waits_for_the_other(tmp_path, monkeypatch):
@@ -130,5 +129,5 @@ def test_giving_up_ends_processes_in_the_middle_of_a_part(processes):
     results = processes.map(endless, range(3))
     assert next(results) is None
     results.close()
-    assert living(processes) == []
+    assert gone(processes)
     assert list(processes._jobs.iterdir()) == []

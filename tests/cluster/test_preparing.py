@@ -166,8 +166,8 @@ def test_ctrl_c_ends_the_work_on_the_engines_and_leaves_the_old_feed(lab, rows, 
     with pytest.raises(KeyboardInterrupt):
         lab.prepare(slow_pipeline(tmp_path), rows[1], to=tmp_path / "feed")
     pids = {int(path.name.split("-")[1]) for path in tmp_path.glob("begun-*")}
-    # Not waited for: that is over when the cell is.
-    assert pids and not any(alive(pid) for pid in pids)
+    assert pids
+    until(lambda: not any(alive(pid) for pid in pids), 10, "nobody works for a cell that is over")
     assert list(lab._folder.jobs.iterdir()) == []
     assert [path.name for path in (tmp_path / "feed").iterdir() if path.name.startswith(".h3lab-work")] == []
     assert np.array_equal(h3.open_feed(tmp_path / "feed").arrays()[0].toarray(), first.arrays()[0].toarray())
