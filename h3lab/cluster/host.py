@@ -98,6 +98,7 @@ def _live(nursery: Nursery, given: tuple[str, tuple[Any, ...], str], report: str
         if os.path.exists(until) or not os.path.exists(os.path.dirname(until)):
             end(pid)
     code = child.wait()
+    child.close()  # or its pipes stay open until garbage is collected
     _children.pop(pid, None)
     # What the child has started itself (a data loader's workers) is of its group and must not outlive it.
     _end_group(pid)

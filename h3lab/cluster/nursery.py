@@ -40,8 +40,8 @@ class Nursery:
         self._server.ensure_running()
 
     def bear(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
-        """A child that runs ``target(*arguments)``: something with ``pid``, ``sentinel``, ``wait()``, ``kill()``. The
-        first one waits for the imports."""
+        """A child that runs ``target(*arguments)``: something with ``pid``, ``sentinel``, ``wait()``, ``kill()``,
+        ``close()``. The first one waits for the imports."""
         return _Child(self._server, context.ForkServerProcess(target=target, args=arguments))
 
     def close(self) -> None:
