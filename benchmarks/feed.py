@@ -2,7 +2,8 @@
 
 MNIST from $H3LAB_TEST_DATA/mnist.npz as float32, or random numbers of the same shape; one thread; CPU seconds of an
 epoch, each batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; the
-medians count. Then the disk: writing a feed, opening it and drawing its first shuffled batch.
+medians count. Then the disk: writing a feed, opening it, drawing its first shuffled batch, and an epoch of it with
+nothing in the page cache, by rows and in blocks, as of a feed that is larger than memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -53,9 +55,9 @@ def ways(x: np.ndarray, y: np.ndarray, stored: Feed, size: int) -> dict[str, Cal
             at = order[start : start + size]
             yield x[at], y[at]
 
-    def epoch(feed: Feed, copy: bool) -> Callable[[], Pairs]:
+    def epoch(feed: Feed, copy: bool, **draw: Any) -> Callable[[], Pairs]:
         def run() -> Pairs:
-            for batch in feed.epoch(next(number), batch_size=size, copy=copy):
+            for batch in feed.epoch(next(number), batch_size=size, copy=copy, **draw):
                 yield batch.x, batch.y
 
         return run
@@ -66,6 +68,9 @@ def ways(x: np.ndarray, y: np.ndarray, stored: Feed, size: int) -> dict[str, Cal
         "feed, reused buffers": epoch(feed, False),
         "feed, batches of their own": epoch(feed, True),
         "stored feed, reused buffers": epoch(stored, False),
+        "  in blocks": epoch(stored, False, shuffle="blocks"),
+        "  balanced classes": epoch(stored, False, sampling="balanced"),
+        "  bucketed by length": epoch(stored, False, bucket=True),
         **loaders(x, y, size),
     }
 
@@ -133,6 +138,34 @@ def disk(folder: Path, gigabytes: float) -> None:
     subprocess.run([sys.executable, "-c", FIRST, str(folder / "large")], check=True)
 
 
+COLD = """
+import os, sys, time
+from pathlib import Path
+from h3lab.feeds.feed import open_feed
+from h3lab.stores import columns
+feed, way, limit = open_feed(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+for path in (Path(sys.argv[1]) / "parts").iterdir():
+    stat = path.stat()
+    columns._checked.add((str(path), stat.st_size, stat.st_mtime_ns))  # checking would read all of it first
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+rows, started = 0, time.perf_counter()
+for batch in feed.epoch(0, batch_size=256, shuffle=way, copy=False):
+    rows += len(batch)
+    if time.perf_counter() - started > limit:
+        break
+seconds = time.perf_counter() - started
+print(f"  cold, by {way:6} {rows / seconds:12,.0f} rows/s ({rows / len(feed):.0%} of the epoch seen)")
+"""
+
+
+def cold(folder: Path, limit_seconds: float) -> None:
+    print("\nan epoch of it from the disk, batches of 256", flush=True)
+    for way in ("rows", "blocks"):
+        subprocess.run([sys.executable, "-c", COLD, str(folder / "large"), way, str(limit_seconds)], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
@@ -145,6 +178,7 @@ def main() -> None:
         for size in (64, 256):
             measure(size, options.turns, x, y, open_feed(stored.url))
         disk(folder, options.gigabytes)
+        cold(folder, 10.0)
     finally:
         shutil.rmtree(folder)
 

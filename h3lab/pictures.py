@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Columns and classes beyond these are counted, not listed.
 SHOWN = 12
+#: Bars of the distribution of a quantity.
+BARS = 30
 _STYLE = (
     "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;"
     "padding:.2em 0 .2em .9em;font-variant-numeric:tabular-nums}.h3-data b{font-weight:600}"
@@ -115,12 +117,29 @@ def feed_line(feed: Feed) -> str:
 
 
 def feed_html(feed: Feed) -> str:
-    """A card: what the feed is, one line a block, and how often each label occurs."""
+    """A card: what the feed is, its blocks, the distribution of its labels, and its parts with their versions."""
     due = feed._rows.window > 0
     place = escape(redacted(feed.url)) if feed.url else "rows are prepared when they are due" if due else "in memory"
     where = f"<small>{place}</small>"
     head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))} {where}"
-    return card(head, _try(lambda: _blocks(feed), escape) + (_try(lambda: _labels(feed), escape) if not due else ""))
+    looks = (_blocks, *(() if due else (_labels,)), _source_parts)
+    body = [_try(lambda look=look: look(feed), escape) for look in looks]  # type: ignore[misc]
+    return card(head, "".join(body))
+
+
+def _source_parts(feed: Feed) -> str:
+    """Of a prepared feed: the parts of its source, what of each was left out, and which version of it was read."""
+    parts = (feed._whole._account or {}).get("source_parts", [])
+    rows = [
+        [
+            brief.line(part["place"]["name"], 60),
+            *(f"{count:,}" for count in (part["place"]["start"], part["rows"], part["dropped"])),
+            brief.line(part["place"]["version"], 24),
+        ]
+        for part in parts[:SHOWN]
+    ]
+    more = f"<small>... {len(parts):,} parts</small>" if len(parts) > SHOWN else ""
+    return table_html(["part", "from row", "rows", "left out", "version"], rows) + more if parts else ""
 
 
 def _blocks(feed: Feed) -> str:
@@ -138,7 +157,11 @@ def _labels(feed: Feed) -> str:
         return ""
     if feed.spec.labels is None:
         low, middle, high = np.min(y), np.median(y), np.max(y)
-        return f"<small>target: {low:.4g} to {high:.4g}, median {middle:.4g}</small>"
+        told = f"<small>target: {low:.4g} to {high:.4g}, median {middle:.4g}</small>"
+        heights = np.histogram(y, bins=BARS)[0] if y.ndim == 1 and low < high else np.zeros(0)
+        tall = (f"{height / heights.max() * 3:.2f}em" for height in heights)
+        bars = [f'<span class="h3-bar" style="width:.6em;height:{height}"></span>' for height in tall]
+        return f"<div>{' '.join(bars)}</div>{told}"
     counts = np.bincount(y, minlength=len(feed.spec.labels))
     widths = counts / max(1, counts.max()) * 10
     rows = [

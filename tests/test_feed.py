@@ -291,3 +291,21 @@ def test_a_feed_of_a_source_s_split_can_be_split_with_the_same_seed():
     feed = Feed.of(rng.normal(size=(len(keys), 3)), np.arange(len(keys)) % 2, keys=keys)
     rest, held_out = feed.split(0.1, seed=0)
     assert 0 < len(held_out) < 0.2 * len(feed) and len(rest) + len(held_out) == len(feed)
+
+
+def test_its_picture_shows_blocks_labels_and_parts_with_versions(tmp_path):
+    import h3lab as h3
+    from h3lab.preparing.prepare import prepare
+
+    rows = pd.DataFrame({"a": np.arange(40.0), "y": [None, *np.arange(39.0)]})
+    for n in range(2):
+        rows[n * 20 : n * 20 + 20].to_parquet(tmp_path / f"rows-{n}.parquet")
+    source, pipeline = h3.read(str(tmp_path / "*.parquet")), h3.Pipeline(h3.Preprocessor("a", ["a"]), label="y")
+    for to in (None, tmp_path / "feed"):
+        feed = prepare(pipeline, source, to=to, on_null_label="drop")
+        html = feed._repr_mimebundle_()["text/html"]
+        assert "<td>a</td>" in html and html.count("h3-bar") == 1 + 30 and "target: 0 to 38, median 19" in html
+        for part in source.parts():
+            assert f"rows-{part.index}.parquet" in html and part.version[:10] in html
+        assert "<td>19</td><td>1</td>" in html, "rows and those left out, of the first part"
+    assert "version" not in Feed.of(X, Y)._repr_mimebundle_()["text/html"]
