@@ -2,8 +2,8 @@
 
 MNIST from $H3LAB_TEST_DATA/mnist.npz as float32, or random numbers of the same shape; one thread; CPU seconds of an
 epoch, each batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; the
-medians count. Then the disk: writing a feed, opening it, drawing its first shuffled batch, and an epoch of it with
-nothing in the page cache, by rows and in blocks, as of a feed that is larger than memory.
+medians count. Then the disk: writing a feed, opening it, drawing its first shuffled batch, and an epoch by rows and
+in blocks while its pages are evicted again and again, as those of a feed that is larger than memory are.
 """
 
 from __future__ import annotations
@@ -138,32 +138,48 @@ def disk(folder: Path, gigabytes: float) -> None:
     subprocess.run([sys.executable, "-c", FIRST, str(folder / "large")], check=True)
 
 
-COLD = """
-import os, sys, time
+SCARCE = """
+import ctypes, re, sys, time
 from pathlib import Path
 from h3lab.feeds.feed import open_feed
 from h3lab.stores import columns
-feed, way, limit = open_feed(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+feed, way, held, limit = open_feed(sys.argv[1]), sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 for path in (Path(sys.argv[1]) / "parts").iterdir():
     stat = path.stat()
     columns._checked.add((str(path), stat.st_size, stat.st_mtime_ns))  # checking would read all of it first
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-rows, started = 0, time.perf_counter()
+
+def evict():
+    for line in open("/proc/self/maps"):
+        if sys.argv[1] in line:
+            begin, end = (int(v, 16) for v in line.split()[0].split("-"))
+            assert not ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), 21)  # PAGEOUT
+
+def read():
+    return int(re.search(r"read_bytes: (\\d+)", open("/proc/self/io").read())[1])
+
+list(zip(range(1), feed.epoch(0, shuffle=False)))
+evict()
+each, rows, seen, seconds, before = feed.nbytes / len(feed), 0, 0, 0.0, read()
+began = time.perf_counter()
 for batch in feed.epoch(0, batch_size=256, shuffle=way, copy=False):
-    rows += len(batch)
-    if time.perf_counter() - started > limit:
-        break
-seconds = time.perf_counter() - started
-print(f"  cold, by {way:6} {rows / seconds:12,.0f} rows/s ({rows / len(feed):.0%} of the epoch seen)")
+    rows, seen = rows + len(batch), seen + len(batch) * each
+    if seen >= held:
+        seconds, seen = seconds + time.perf_counter() - began, 0
+        evict()
+        began = time.perf_counter()
+        if seconds > limit:
+            break
+seconds += time.perf_counter() - began
+used = (read() - before) / (rows * each)
+print(f"  shuffle={way!r:9} {rows / seconds:10,.0f} rows/s, {used:.1f} bytes read for each that is used")
 """
 
 
-def cold(folder: Path, limit_seconds: float) -> None:
-    print("\nan epoch of it from the disk, batches of 256", flush=True)
+def scarce(folder: Path, held: float, limit_seconds: float) -> None:
+    print(f"\nan epoch of it, batches of 256, its pages evicted after each {held / 1e6:,.0f} MB of rows", flush=True)
     for way in ("rows", "blocks"):
-        subprocess.run([sys.executable, "-c", COLD, str(folder / "large"), way, str(limit_seconds)], check=True)
+        arguments = [str(folder / "large"), way, str(held), str(limit_seconds)]
+        subprocess.run([sys.executable, "-c", SCARCE, *arguments], check=True)
 
 
 def main() -> None:
@@ -178,7 +194,7 @@ def main() -> None:
         for size in (64, 256):
             measure(size, options.turns, x, y, open_feed(stored.url))
         disk(folder, options.gigabytes)
-        cold(folder, 10.0)
+        scarce(folder, 256e6, 10.0)
     finally:
         shutil.rmtree(folder)
 

@@ -241,3 +241,15 @@ def test_a_native_model_stopped_before_it_learned_is_stopped(lab, digits):
     run = lab.train(h3.Actor("early", LogisticRegression()), digits)
     run.stop()
     assert run.state in ("stopped", "finished")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_rows_are_drawn_as_in_a_local_training(lab, digits, ranks):
+    settings = {"epochs": 2, "batch_size": 50, "sampling": "balanced", "shuffle": "blocks", "bucket": True}
+    X, y = digits
+    rare = np.flatnonzero((y != 3) | (np.arange(len(y)) % 9 == 0))
+    run = lab.train(h3.Actor("drawn", h3.TorchModel(network)), (X[rare], y[rare]), ranks=ranks, **settings).wait()
+    local = timeless(h3.train(h3.Actor("drawn", h3.TorchModel(network)), (X[rare], y[rare]), **settings))
+    if ranks == 1:
+        assert timeless(run.records()) == local
+    assert [r["loss"] for r in run.records()] == pytest.approx([r["loss"] for r in local], abs=1e-5)
