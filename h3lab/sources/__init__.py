@@ -18,6 +18,7 @@ from h3lab.sources.datasets import examples
 from h3lab.sources.files import Files
 from h3lab.sources.formats import MODULES
 from h3lab.sources.frames import frame
+from h3lab.sources.iterators import iterated
 from h3lab.sources.sql import is_database, read_sql
 from h3lab.urls import is_url
 
@@ -36,8 +37,9 @@ def read(
     ``what``: a path, URL, glob or folder, or a list of them (Parquet, CSV and TSV with a header, JSON lines, Arrow,
     npy, npz; the ending or ``format`` says which); a pandas DataFrame, an Arrow table, ``(X, y)`` arrays (columns x0,
     x1, ... and y), a list of dicts; a torch Dataset or DataLoader (columns x and y, or the names of its dicts); a
-    Source is returned as it is. ``key``: the column, or columns, whose values know a row; without it rows are known by
-    file and row number.
+    Source is returned as it is. An iterator of dicts, Arrow tables or DataFrames, or a function that makes one, is read
+    to its end when the source is first looked at; its rows lie on disk until this process ends. ``key``: the column, or
+    columns, whose values know a row; without it rows are known by file and row number.
 
     A database by its SQLAlchemy URL: ``read("postgresql+psycopg://user@host/db", table="weather", key=["origin",
     "time_hour"])``, with ``table`` (or ``"schema.table"``) or a ``query``, read in the order of ``key``, which is the
@@ -90,9 +92,12 @@ def _opened(what: Any, format: str | None) -> Source:
         raise DataError(f"an empty {type(what).__name__} came; expected rows, or the paths of files.")
     if (plug := _plug(what)) is not None:
         return plug.read(what)
+    if (rows := iterated(what)) is not None:
+        return rows
     raise UsageError(
         f"a {type(what).__name__} came; expected a path, URL or glob (or a list of them) of {', '.join(MODULES)} files,"
-        " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, a torch Dataset or DataLoader, or a Source."
+        " a DataFrame, an Arrow table, (X, y) arrays, a list of dicts, an iterator of dicts, tables or DataFrames, a "
+        "torch Dataset or DataLoader, or a Source."
     )
 
 

@@ -43,7 +43,7 @@ class Frame(Source):
         runs = [(start, min(PART_ROWS, self.table.num_rows - start)) for start in starts]
         # The version is the content: nothing else tells that a DataFrame of the same name has other rows today.
         return [
-            Part(index, rows, NAME, start, {"rows": [start, start + rows]}, _digest(self.table.slice(start, rows)))
+            Part(index, rows, NAME, start, {"rows": [start, start + rows]}, digest_of(self.table.slice(start, rows)))
             for index, (start, rows) in enumerate(runs)
         ]
 
@@ -65,7 +65,8 @@ class Frame(Source):
         return f"{self.table.num_rows:,} rows"
 
 
-def _digest(table: pa.Table) -> str:
+def digest_of(table: pa.Table) -> str:
+    """16 hex digits of rows and their types."""
     found = hashlib.sha1(usedforsecurity=False)
 
     class Sink:
