@@ -201,7 +201,7 @@ def _parts(actor: Any) -> str:
 
 
 #: What tests and the training loop ask an actor for, and a person does not.
-_PLUMBING = {"adopt", "learned", "model_", "pipeline_", "n_features_in_", "feature_names_in_"}
+_PLUMBING = {"set_params", "adopt", "learned", "model_", "pipeline_", "n_features_in_", "feature_names_in_"}
 
 
 class Displayed:
