@@ -117,7 +117,7 @@ GROUPS: dict[str, list[Case]] = {
         ),
         case("no npz file", 'h3.read("text.npz").columns', "DamagedData", "Is the file whole", "format="),
         case("a ragged CSV file", 'h3.read("ragged.csv").head()', "DamagedData", "Expected 2 columns, got 3: 1,2,3"),
-        case("a cut JSON file", 'h3.read("cut.jsonl").head()', "DamagedData", "row 1", "Is the file whole"),
+        case("a cut JSON file", 'h3.read("cut.jsonl").head()', "DamagedData", "line 2 is no JSON", "Is the file whole"),
         case("an unknown ending", 'h3.read("notes.docx")', "DataError", "Known endings: parquet", "pass format="),
         case("an unknown format", 'h3.read("rows.csv", format="xlsx")', "UnknownName", "Known: parquet, csv"),
         case("several formats", 'h3.read(["rows.csv", "rows.parquet"])', "DataError", "one format at a time"),

@@ -276,11 +276,24 @@ def test_what_is_no_text_is_named(tmp_path):
     with pytest.raises(DataError, match=r"column 'text' is no UTF-8"):
         _ = read(tmp_path / "a.csv").schema
     (tmp_path / "b.csv").write_text("a,b\n1,2\n1,2,3\n")
-    with pytest.raises(DamagedData, match=r"b\.csv, its beginning.*Expected 2 columns, got 3"):
+    with pytest.raises(DamagedData, match=r"b\.csv, its beginning.*record 3.*Expected 2 columns, got 3: 1,2,3"):
         _ = read(tmp_path / "b.csv").schema
     (tmp_path / "c.json").write_text(json.dumps([{"a": 1}, {"a": 2}], indent=1))
     with pytest.raises(DamagedData, match=r"c\.json"):
         _ = read(tmp_path / "c.json").schema
+
+
+@pytest.mark.parametrize("squeeze", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
+def test_a_line_that_is_no_json_is_named_by_its_number_in_the_file(tmp_path, squeeze):
+    lines = [json.dumps({"a": n}) for n in range(70_000)]
+    lines[69_000] = "nope"
+    path = tmp_path / ("a.jsonl.gz" if squeeze is gzip.compress else "a.jsonl")
+    path.write_bytes(squeeze("\n".join(lines).encode()))
+    with pytest.raises(DamagedData, match=r"a\.jsonl.*line 69001 is no JSON .*: nope"):
+        list(read(path).tables())
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\n\n[1, 2]\n')
+    with pytest.raises(DamagedData, match=r"line 3 is no JSON object"):
+        list(read(tmp_path / "b.jsonl").tables())
 
 
 def test_files_without_rows(tmp_path):

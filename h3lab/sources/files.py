@@ -51,7 +51,7 @@ class Files(Source):
         return self._schema
 
     def _schema_of(self, file: File) -> pa.Schema:
-        with _reading(file, "its beginning"):
+        with _reading(file, "its beginning", self.format):
             return Format(self.format).schema(file)
 
     def parts(self) -> Sequence[Part]:
@@ -68,7 +68,7 @@ class Files(Source):
         return parts
 
     def _pieces_of(self, file: File) -> Any:
-        with _reading(file, "its parts"):
+        with _reading(file, "its parts", self.format):
             return Format(self.format).cut(file, self.schema)
 
     def _map(self, function: Any, files: list[File]) -> Iterator[Any]:
@@ -84,7 +84,7 @@ class Files(Source):
         if file is None:
             raise DataError(f"part {part.index} is of {part.name!r}, which is none of the files of {self.title}.")
         where = f"part {part.index} (rows from {part.start})"
-        with _reading(file, where):
+        with _reading(file, where, self.format):
             table = Format(self.format).read(file, part.position, wanted or self.columns[:1], self.schema)
         if part.rows is not None and table.num_rows != part.rows:
             raise DamagedData(
@@ -100,7 +100,7 @@ class Files(Source):
         """The first rows, without cutting the files into parts."""
         found: list[pa.RecordBatch] = []
         for file in self._files.values():
-            with _reading(file, "its first rows"):
+            with _reading(file, "its first rows", self.format):
                 for batch in Format(self.format).first(file, self.schema, rows):
                     found.append(batch.slice(0, rows))
                     rows -= len(found[-1])
@@ -130,7 +130,7 @@ class Files(Source):
 
 
 @contextmanager
-def _reading(file: File, where: str) -> Iterator[None]:
+def _reading(file: File, where: str, kind: str) -> Iterator[None]:
     """Foreign errors of reading a file, as DamagedData or DataError that names it."""
     try:
         yield
@@ -142,10 +142,22 @@ def _reading(file: File, where: str) -> Iterator[None]:
         raise DataError(f"{file.shown} is gone. Read the source again with h3.read.") from error
     except (pa.ArrowException, OSError, ValueError, EOFError, KeyError) as error:
         reason = redacted(str(error)).rstrip(".")
+        if kind in INFERRED and isinstance(error, pa.ArrowInvalid):
+            # The parser counts from where a part begins, and some of its errors have no place at all.
+            reason = _first_bad(file, kind) or reason
         raise DamagedData(
             f"{file.shown}, {where} cannot be read: {reason}. Is the file whole, and what its ending says? For another "
             "format pass format=."
         ) from error
+
+
+def _first_bad(file: File, kind: str) -> str:
+    from h3lab.sources.text import first_bad
+
+    try:
+        return first_bad(file, kind)
+    except (pa.ArrowException, OSError, ValueError, EOFError):
+        return ""  # a file that is damaged otherwise; the parser has said how
 
 
 def reopen(description: Mapping[str, Any]) -> Files:

@@ -6,6 +6,8 @@ where quotes make those doubtful, rows of a stream. An empty cell is a missing v
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -175,6 +177,48 @@ def stream(file: File, kind: str, columns: Sequence[str], schema: pa.Schema) -> 
             for batch in reader:
                 table = _empty_is_missing(pa.Table.from_batches([batch]).select(list(columns)))
                 yield from table.combine_chunks().to_batches()
+
+
+def first_bad(file: File, kind: str) -> str:
+    """Where the first line is that is no JSON, or the first record with other columns than the header, and what stands
+    there; "" for a file without one. Reads the file from its beginning."""
+    if kind == "jsonl":
+        with io.BufferedReader(_stream_of(file)) as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    row = json.loads(line) if line.strip() else {}
+                except ValueError as error:
+                    return f"line {number} is no JSON ({error}): {_short(line.decode(errors='replace'))}"
+                if not isinstance(row, dict):
+                    return f"line {number} is no JSON object, whose names would be columns: {_short(line.decode())}"
+        return ""
+    found: list[Any] = []
+    read, parse, convert = _csv_options(kind, None, None, None)
+    read.use_threads = False  # else records are not counted
+
+    def stop(row: Any) -> str:
+        found.append(row)
+        return "error"
+
+    parse.invalid_row_handler = stop
+    with _stream_of(file) as source:
+        try:
+            with pacsv.open_csv(source, read, parse, convert) as reader:
+                for _ in reader:
+                    pass
+        except pa.ArrowInvalid:
+            if not found:
+                return ""
+    if not found:
+        return ""
+    bad = found[0]
+    columns = f"Expected {bad.expected_columns} columns, got {bad.actual_columns}"
+    return f"record {bad.number}, the header being the first: {columns}: {_short(bad.text)}"
+
+
+def _short(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _stream_of(file: File) -> Any:
