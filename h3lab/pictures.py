@@ -24,14 +24,16 @@ SHOWN = 12
 #: Bars of the distribution of a quantity.
 BARS = 30
 _STYLE = (
-    "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;"
-    "padding:.2em 0 .2em .9em;font-variant-numeric:tabular-nums}.h3-data b{font-weight:600}"
-    ".h3-data small{opacity:.75}.h3-data table{border-collapse:collapse;margin:.3em 0 0;font-size:12px;color:inherit}"
-    ".h3-data code{font-size:12px;background:none;white-space:pre-wrap}"
-    ".h3-data tbody tr,.h3-data tbody tr:hover{background:none}"
-    ".h3-data th,.h3-data td{padding:.1em .9em .1em 0;text-align:left;max-width:24em;overflow:hidden;"
+    # Twice the class: JupyterLab's own rules for tables are as specific as once, and come later.
+    "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;max-width:100%;"
+    "border-left:3px solid var(--h3-accent,#0072B2);padding:.2em 0 .2em .9em;font-variant-numeric:tabular-nums}"
+    "[data-jp-theme-light=false] .h3-data{--h3-accent:#56B4E9}.h3-data b{font-weight:600}.h3-data small{opacity:.75}"
+    ".h3-data table{border-collapse:collapse;margin:.3em 0 0;font-size:12px;color:inherit}"
+    ".h3-data code{font-size:12px;white-space:pre-wrap}.h3-data.h3-data.h3-data tr{background:none}"
+    ".h3-data.h3-data th,.h3-data.h3-data td{padding:.1em .9em .1em 0;text-align:left;max-width:26em;overflow:hidden;"
     "text-overflow:ellipsis;white-space:nowrap;vertical-align:top;border:none}"
-    ".h3-data .h3-bar{display:inline-block;height:.7em;background:#0072B2;border-radius:1px}</style>"
+    ".h3-data.h3-data .h3-number{text-align:right}"
+    ".h3-data .h3-bar{display:inline-block;height:.7em;background:var(--h3-accent,#0072B2);border-radius:1px}</style>"
 )
 
 
@@ -82,10 +84,15 @@ def _frame(source: Source) -> Any:
 
 def _table(source: Source) -> str:
     frame, types = _frame(source), [_type(field.type) for field in source.schema]
-    names = [f"<th>{escape(str(name))}<br><small>{escape(type_)}</small></th>" for name, type_ in zip(frame, types)]
+    sides = [' class="h3-number"' if kind.kind in "iuf" else "" for kind in frame.dtypes]
+    told = zip(frame, types, sides, strict=False)
+    names = [f"<th{side}>{escape(_short(name))}<br><small>{escape(type_)}</small></th>" for name, type_, side in told]
     if len(types) > len(names):
         names.append(f"<th><small>... {len(types)} columns</small></th>")
-    rows = ["".join(f"<td>{escape(_short(value))}</td>" for value in row) for row in frame.itertuples(index=False)]
+    rows = [
+        "".join(f"<td{side}>{escape(_short(value))}</td>" for value, side in zip(row, sides, strict=True))
+        for row in frame.itertuples(index=False)
+    ]
     return f"<table><tr>{''.join(names)}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
@@ -120,8 +127,7 @@ def feed_html(feed: Feed) -> str:
     """A card: what the feed is, its blocks, the distribution of its labels, and its parts with their versions."""
     due = feed._rows.window > 0
     place = escape(redacted(feed.url)) if feed.url else "rows are prepared when they are due" if due else "in memory"
-    where = f"<small>{place}</small>"
-    head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))} {where}"
+    head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))}<br><small>{place}</small>"
     looks = (_blocks, *(() if due else (_labels,)), _source_parts)
     body = [_try(lambda look=look: look(feed), escape) for look in looks]  # type: ignore[misc]
     return card(head, "".join(body))
@@ -166,7 +172,7 @@ def _labels(feed: Feed) -> str:
     widths = counts / max(1, counts.max()) * 10
     rows = [
         f'<tr><td>{escape(_short(label))}</td><td><span class="h3-bar" style="width:{width:.2f}em"></span></td>'
-        f"<td>{count:,}</td></tr>"
+        f'<td class="h3-number">{count:,}</td></tr>'
         for label, width, count in list(zip(feed.spec.labels, widths, counts, strict=True))[:SHOWN]
     ]
     more = f"<tr><td><small>... {len(counts)} classes</small></td></tr>" if len(counts) > SHOWN else ""
@@ -225,10 +231,7 @@ class Displayed:
 
 def lab_html(line: str, slots: Iterable[tuple[str, str, str]]) -> str:
     """A card: how the lab is, and for each slot its name, its state and what runs there."""
-    rows = [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in slot)}</tr>" for slot in slots]
-    return card(
-        f"<b>Lab</b> {escape(line)}", f"<table><tr><th>slot</th><th>state</th><th>run</th></tr>{''.join(rows)}</table>"
-    )
+    return card(f"<b>Lab</b> {escape(line)}", table_html(("slot", "state", "run"), slots))
 
 
 def shape_of(shape: tuple[int, ...]) -> str:

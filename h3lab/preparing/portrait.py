@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 _STYLE = (
-    "<style>.h3-pipeline{display:inline-grid;grid-template-columns:max-content max-content 1fr;gap:.15em 1.2em;"
-    "font:13px/1.5 system-ui,sans-serif;border-left:3px solid #0072B2;padding:.2em 0 .2em .9em}"
-    ".h3-pipeline>b{font-weight:600}.h3-pipeline code{font-size:12px;background:none}"
-    ".h3-pipeline>.h3-wide{grid-column:1/-1;opacity:.75}</style>"
+    "<style>.h3-pipeline{display:inline-grid;grid-template-columns:max-content auto;gap:.35em 1.2em;max-width:100%;"
+    "font:13px/1.5 system-ui,sans-serif;border-left:3px solid var(--h3-accent,#0072B2);padding:.2em 0 .2em .9em}"
+    "[data-jp-theme-light=false] .h3-pipeline{--h3-accent:#56B4E9}.h3-pipeline>b{font-weight:600;max-width:20em;"
+    "overflow:hidden;text-overflow:ellipsis}.h3-pipeline>span{overflow-wrap:anywhere}"
+    ".h3-pipeline code{font-size:12px}.h3-pipeline>.h3-wide{grid-column:1/-1;width:0;min-width:100%}"
+    ".h3-pipeline small,.h3-pipeline>.h3-wide{opacity:.75}</style>"
 )
 
 
@@ -139,7 +141,7 @@ def _public(kind: type) -> str:
 
 
 def html(pipeline: Pipeline) -> str:
-    """A card: one line a block with its columns and workers."""
+    """A card: each block with its columns, and below them its workers."""
     cells = []
     for block in pipeline.preprocessors:
         columns = ", ".join(block.names[:8]) + (f", … ({len(block.names)})" if len(block.names) > 8 else "")
@@ -148,7 +150,7 @@ def html(pipeline: Pipeline) -> str:
         workers = " → ".join(f"<code>{escape(one_line(worker))}</code>" for worker in block.workers)
         remark = clones(block)
         cells.append(
-            f"<b>{escape(block.name)}</b><span>{escape(columns)}</span><span>{workers or 'as they are'}"
+            f"<b>{escape(block.name)}</b><span>{escape(columns)}<br>{workers or '<small>as they are</small>'}"
             + (f" <small>{escape(remark)}</small>" if remark else "")
             + "</span>"
         )
