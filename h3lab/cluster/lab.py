@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from h3lab.cluster import keeper, processes, standing, travel
+from h3lab.cluster import processes, standing, travel
 from h3lab.cluster.executors import Engines
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.cluster.lifetime import LIVING, answer, check_plan, end, revive
@@ -68,6 +68,7 @@ class Lab:
         print(f"joined the lab that runs here: {self!r}")
 
     def _start(self, engines: int | None, profile: str | None, cluster: Any) -> None:
+        from h3lab.cluster import keeper
         from h3lab.serial import signed
 
         signed.key()

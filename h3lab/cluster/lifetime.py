@@ -9,7 +9,6 @@ import os
 import time
 from typing import Any
 
-from h3lab.cluster import keeper
 from h3lab.cluster.labfolder import LabFolder
 from h3lab.errors import LabError
 from h3lab.running import snapshots
@@ -36,6 +35,8 @@ def revive(folder: LabFolder) -> None:
             return
         if folder.status["state"] not in LIVING:
             raise LabError(f"the lab has ended ({folder.status.get('reason', '')}). Start one: h3.Lab(engines=2).")
+        from h3lab.cluster import keeper  # a tenth of a second, which whoever only looks at a run need not wait
+
         keeper.start(folder)
         deadline = time.monotonic() + WAIT_SECONDS
         while not folder.kept:
