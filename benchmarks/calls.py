@@ -1,9 +1,9 @@
 """How long each public call lets one wait beyond its work: `python benchmarks/calls.py`.
 
-Each call and the same work written by hand run in new processes of their own: once, with the imports that it needs, and
-then five times more. What counts is the difference between the two. CPU seconds are measured beside the clock, because
-a busy machine makes the clock say anything; a call that sleeps would show in the clock alone. No engine is asked here:
-benchmarks/lab.py does that.
+Each call has a process of its own. There the same work written by hand runs once and pays for the imports that both
+need; then the call runs for the first time, and then both take five turns. What is told is the difference between the
+two. CPU seconds are measured beside the clock, because a busy machine makes the clock say anything; a call that sleeps
+would show in the clock alone. No engine is asked here: benchmarks/lab.py does that.
 """
 
 from __future__ import annotations
@@ -214,9 +214,22 @@ def timed(call: Callable[[Path], Any], home: Path) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - clock
 
 
-def child(name: str, side: int, home: Path) -> dict[str, list[float]]:
-    """Of a call in a new process: its first time, and the median of five more."""
-    command = [sys.executable, __file__, "--one", name, "--side", str(side), "--home", str(home)]
+def measured(name: str, home: Path) -> dict[str, tuple[float, float]]:
+    """(CPU, clock) of the call's first time, and the medians of later turns of the call and of the same by hand."""
+    ours, theirs = CALLS[name]
+    theirs(home)
+    first = timed(ours, home)
+    turns = [(timed(ours, home), timed(theirs, home)) for _ in range(5)]
+
+    def middle(side: int) -> tuple[float, float]:
+        return statistics.median(turn[side][0] for turn in turns), statistics.median(turn[side][1] for turn in turns)
+
+    return {"first": first, "ours": middle(0), "theirs": middle(1)}
+
+
+def child(name: str, home: Path) -> dict[str, list[float]]:
+    """The same, in a new process."""
+    command = [sys.executable, __file__, "--one", name, "--home", str(home)]
     environment = {**os.environ, "H3LAB_HOME": str(home)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     if done.returncode:
@@ -229,27 +242,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="calls whose name has this")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        call = CALLS[options.one][options.side]
-        first, more = timed(call, options.home), [timed(call, options.home) for _ in range(5)]
-        print(json.dumps({"first": first, "more": [statistics.median(values) for values in zip(*more, strict=True)]}))
+        print(json.dumps(measured(options.one, options.home)))
         return
     with tempfile.TemporaryDirectory(prefix="h3-") as folder:
         home = Path(folder)
         os.environ["H3LAB_HOME"] = folder
         prepare_home(home)
-        print("| call | beyond, with imports (CPU) | beyond, again (CPU) | again (clock) | by hand, again (clock) |")
+        print("| call | beyond, first time (CPU) | beyond, again (CPU) | again (clock) | by hand (clock) |")
         print("|---|---|---|---|---|")
         for name in CALLS:
             if options.only and options.only not in name:
                 continue
-            ours, theirs = child(name, 0, home), child(name, 1, home)
-            beyond = [(ours[when][0] - theirs[when][0]) * 1000 for when in ("first", "more")]
+            found = child(name, home)
+            beyond = [(found[when][0] - found["theirs"][0]) * 1000 for when in ("first", "ours")]
             late = " **slow**" if max(beyond) > 100 else ""
-            clock = [side["more"][1] * 1000 for side in (ours, theirs)]
+            clock = [found[side][1] * 1000 for side in ("ours", "theirs")]
             print(f"| {name}{late} | {beyond[0]:.0f} ms | {beyond[1]:.1f} ms | {clock[0]:.1f} ms | {clock[1]:.1f} ms |")
 
 
