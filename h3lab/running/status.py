@@ -81,7 +81,7 @@ def line(info: Mapping[str, Any], status: Mapping[str, Any]) -> str:
 
 def _shown(status: Mapping[str, Any], declared: list[str]) -> list[str]:
     # What a state file knows of itself is no metric, and neither is the text that a loop of one's own may yield.
-    known = {"attempt", "since", "pid", "stopped_at", "steps_per_second", *declared, "loss"}
+    known = {"attempt", "since", "pid", "stopped_at", "lease_ends", "steps_per_second", *declared, "loss"}
     found = [n for n, value in metrics(status).items() if n not in known and isinstance(value, int | float)]
     held_out = [name for name in found if name.startswith("val_")]
     best = [name for name in held_out if not name.endswith("loss")]
