@@ -1213,6 +1213,8 @@ def tree() -> Iterator[str]:
 
 def row(code: str, kind: str, message: str) -> str:
     """A line of a table."""
+    # Which runs a home has is its own affair.
+    message = re.sub(r"(\$H3LAB_HOME/runs\..*?Known: ).*", r"\1...", message)
     typed = " ⏎ ".join(part.strip() for part in code.split("\n"))
     quoted = re.sub(r"([<>*_`|\\])", r"\\\1", " ".join(message.split()))
     ticks = "``" if "`" in typed else "`"

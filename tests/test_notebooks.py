@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 
 import h3lab as h3
 from h3lab.cluster.labfolder import LabFolder
+from h3lab.running.folder import ENDED
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -101,7 +102,7 @@ def run_all(client: NotebookClient, notebook: nbformat.NotebookNode) -> list[nbf
 
 def engines() -> list[int]:
     """Processes of the lab: its keeper, and the engine of each slot."""
-    assert h3.runs()["state"].isin(["finished", "stopped"]).all(), "a run is left"
+    assert h3.runs()["state"].isin(ENDED).all(), "a run is left"
     deadline = time.monotonic() + 10
     while any(slot["run"] for slot in LabFolder().status["slots"]):  # its last rank is on its way out
         assert time.monotonic() < deadline, f"a slot is not free: {LabFolder().status['slots']}"

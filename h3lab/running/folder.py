@@ -175,7 +175,9 @@ def find(name: str | None = None) -> RunFolder:
     asked = re.fullmatch("[0-9]+", number)
     chosen = int(number) if asked else max(numbers, default=0)
     if chosen not in numbers or (number and not asked):
-        known = [f"{actor}/{n}" for n in numbers] or sorted({folder.path.parent.name for folder in folders()})
+        # The newest first: of many only some are shown, and what was meant is rarely old.
+        started = sorted(folders(), key=lambda folder: -float(folder.info.get("created") or 0.0))
+        known = [f"{actor}/{n}" for n in numbers] or list(dict.fromkeys(each.path.parent.name for each in started))
         raise RunNotFound(str(UnknownName("run", name, known, str(runs))))
     return RunFolder(runs / actor / str(chosen))
 

@@ -40,9 +40,11 @@ def summary(folder: RunFolder) -> dict[str, Any]:
     info = folder.info
     # A record's values count, once there is one; what a state says of the step is older while it trains.
     return {
-        "name": folder.name,
-        **folder.state,
+        **(state := folder.state),
         **journal.newest(folder.journal),
+        # Last, because a loop's own metrics may have these names too.
+        "name": folder.name,
+        "state": state["state"],
         "created": float(info.get("created") or 0.0),
         "lab": info.get("lab"),
     }
