@@ -122,9 +122,7 @@ class Run:
         state = {"name": self.name, **self.folder.state}
         # A loop of one's own may call a metric like something that a state file knows.
         latest = {name: value for name, value in latest.items() if name == "step" or name not in state}
-        # Last, because a loop's own metrics may have these names too.
-        own = {"name": self.name, "state": self.state}
-        return {**state, **latest, **self.settings, **own, "steps_per_second": rate(self._reader.records)}
+        return {**state, **latest, **self.settings, "steps_per_second": rate(self._reader.records)}
 
     def logs(self, rank: int | None = None, lines: int | None = None) -> str:
         """What its ranks have printed, attempt after attempt (and what went wrong in a panel); the last ``lines``."""
