@@ -117,7 +117,7 @@ def shown(cell: nbformat.NotebookNode) -> list[list[str]]:
 
 def check_hello(cells: list[nbformat.NotebookNode], proofs: list[dict[str, Any]]) -> None:
     for number, proof in enumerate(proofs, start=1):
-        assert proof["teacher"] > 0.95 and proof["number"] == number
+        assert proof["teacher"] > 0.95 and proof["number"] == proofs[0]["number"] + number - 1, "a run a pass"
         assert proof["records"] == list(range(1, 3 * proof["steps"] + 1)), "every step, once, after attaching"
         assert proof["students"] == 2 * 3 * 2 and set(proof["verdicts"]) <= {"gain", "no gain", "loss"}
         assert len(proof["verdicts"]) == 12
