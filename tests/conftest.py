@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -164,6 +165,22 @@ def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.killpg(node.pid, signal.SIGTERM)
         node.wait(timeout=30)
         node.stdout.close()
+
+
+@pytest.fixture
+def postgres(service: Callable[[str], Service]) -> Iterator[str]:
+    """A schema of a test's own in the server's `test` database, first on the URL's search path; dropped afterwards."""
+    import sqlalchemy as sa
+
+    host, port = service("postgresql")
+    url = f"postgresql+psycopg://postgres@{host}:{port}/test"
+    schema = f"h3_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    yield f"{url}?options=-csearch_path%3D{schema}"
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
 
 
 @pytest.fixture(scope="session")

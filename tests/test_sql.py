@@ -31,20 +31,6 @@ def sqlite(tmp_path):
     return f"sqlite:///{tmp_path}/a.db"
 
 
-@pytest.fixture
-def postgres(service):
-    """A schema of its own in the server's `test` database, dropped afterwards."""
-    host, port = service("postgresql")
-    url = f"postgresql+psycopg://postgres@{host}:{port}/test"
-    schema = f"h3_{uuid.uuid4().hex[:8]}"
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    yield f"{url}?options=-csearch_path%3D{schema}"
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request):
     return request.getfixturevalue(request.param)

@@ -2,12 +2,10 @@
 
 import json
 import os
-import uuid
 from pathlib import Path
 
 import nbformat
 import pytest
-import sqlalchemy as sa
 from nbclient import NotebookClient
 
 import h3lab as h3
@@ -24,23 +22,9 @@ print(json.dumps({"rows": len(feed), "dropped": counts["dropped"], "lookups": co
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
 
-@pytest.fixture
-def database(service):
-    """A schema of the server's `test` database that is the first on the search path."""
-    host, port = service("postgresql")
-    url = f"postgresql+psycopg://postgres@{host}:{port}/test"
-    schema = f"h3_{uuid.uuid4().hex[:8]}"
-    engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    yield f"{url}?options=-csearch_path%3D{schema}"
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
-
-
-def test_flights_on_hdfs_weather_in_postgresql_and_planes_here(hdfs, database, session_lab, monkeypatch, tmp_path):
+def test_flights_on_hdfs_weather_in_postgresql_and_planes_here(hdfs, postgres, session_lab, monkeypatch, tmp_path):
     monkeypatch.setenv("FLIGHTS_FILES", f"{hdfs}/h3lab")
-    monkeypatch.setenv("FLIGHTS_DATABASE", database)
+    monkeypatch.setenv("FLIGHTS_DATABASE", postgres)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     # The session's lab is used, and stays.
     notebook.cells = [cell for cell in notebook.cells if cell.source != "lab.close()"]

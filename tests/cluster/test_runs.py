@@ -229,9 +229,11 @@ def test_watching_several_runs_prints_a_line_each_outside_a_notebook(lab, digits
 def test_a_deleted_run_leaves_its_slot_and_its_number_to_others(lab, digits):
     for _ in range(3):
         run = lab.train(h3.Actor("again", h3.TorchModel(network)), digits, epochs=1)
+        assert run.name == "again/1", "the number is free again"
         for _ in run:
             pass
         run.delete()
+        assert not run.folder.path.exists()
     until(lambda: not any(slot["run"] for slot in lab._folder.status["slots"]), what="free slots")
 
 
