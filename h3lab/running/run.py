@@ -26,6 +26,8 @@ POLL_SECONDS, LOOK_SECONDS = 0.02, 2.0
 RECENT_STEPS = 100
 #: How long a control waits for somebody to take it up while no rank lives.
 PATIENCE_SECONDS = 5.0
+#: How long it waits for a rank that is about to live, so that the cell which starts a run may steer it, too.
+START_SECONDS = 10.0
 
 
 @guided
@@ -169,9 +171,9 @@ class Run:
         if self.state in ENDED:
             return self.state
         number = self.folder.ask(**control)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
         while True:
-            state = self.state
+            state, waited = self.state, time.monotonic() - began
             self._poll()
             event = next((e for e in self._reader.events if e.get("control") == number), None)
             if event is not None and event["event"] == "refused":
@@ -180,7 +182,10 @@ class Run:
                 return confirmed.format(step=event["step"])
             if state in ENDED:
                 return state
-            if not self.folder.locked and (state not in ("training", "paused") or time.monotonic() > deadline):
+            # "queued" alone: its lab has not looked yet, and may have a slot for it; else it says behind whom.
+            coming = state == "starting" or self.folder.state.get("message") == "queued"
+            patience = START_SECONDS if coming else PATIENCE_SECONDS if state in ("training", "paused") else 0.0
+            if not self.folder.locked and waited >= patience:
                 return f"recorded: the run is {state}, and this holds from its first step on"
             self._rest()
 
