@@ -5,6 +5,7 @@ Parquet file to a stored feed. scikit-learn keeps its result in memory and store
 own with one thread a process; memory is the highest sum of PSS over its process tree, sampled 20 times a second, so
 pages that processes share count once. Pairs are interleaved and the medians count. Two workers of a forkserver stand
 for two engines; `--lab` prepares with `h3.Lab(engines=2)` instead. Workers and engines are up before the clock starts.
+`--times 10` compares h3lab with itself on ten times the rows, where scikit-learn would need ten times its memory.
 """
 
 from __future__ import annotations
@@ -203,11 +204,28 @@ def compare(options: argparse.Namespace, data: Path, out: Path) -> None:
     print(runs["h3lab"][-1]["counts"])
 
 
+def grow(options: argparse.Namespace, data: Path, out: Path) -> None:
+    """The same preparing, of `times` as many rows: what that costs in time and in memory."""
+    larger = data.with_name(f"{data.stem}-times-{options.times}.parquet")
+    if not larger.exists():
+        generate(larger, options.rows * options.times)
+    runs: dict[Path, list[dict[str, Any]]] = {data: [], larger: []}
+    for _ in range(options.pairs):
+        for path, found in runs.items():
+            found.append(last := measured(options, "h3lab", path, out))
+            rows = last["counts"]["rows"]
+            print(f"{rows:10,} rows  {last['seconds']:6.2f} s  {last['peak'] / 1e6:6.0f} MB", flush=True)
+    for name in ("seconds", "peak"):
+        ratio = statistics.median(b[name] / a[name] for a, b in zip(*runs.values(), strict=True))
+        print(f"{options.times} times the rows: {ratio:.2f} x the {name}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--engines", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--times", type=int, help="compare with this many times the rows, instead of with scikit-learn")
     parser.add_argument("--lab", action="store_true", help="prepare on the engines of h3.Lab")
     parser.add_argument("--data", type=Path, help="a Parquet file to keep between runs; made where it is missing")
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -222,7 +240,7 @@ def main() -> None:
             data = options.data or Path(folder) / "rows.parquet"
             if not data.exists():
                 generate(data, options.rows)
-            compare(options, data, Path(folder) / "feed")
+            (grow if options.times else compare)(options, data, Path(folder) / "feed")
 
 
 if __name__ == "__main__":
