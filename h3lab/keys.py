@@ -72,7 +72,7 @@ def reopen(description: Mapping[str, Any]) -> Keyed:
 
 
 def keys_of(column: pa.ChunkedArray, what: str) -> np.ndarray:
-    """(rows,) uint64 of whole numbers, booleans, times or text; DataError for missing values and other types."""
+    """(rows,) uint64 of whole numbers, booleans, times, text or bytes; DataError for missing values and other types."""
     import pyarrow as pa
     import pyarrow.types as t
 
@@ -88,6 +88,8 @@ def keys_of(column: pa.ChunkedArray, what: str) -> np.ndarray:
         return mix(numbers.astype(np.int64 if numbers.dtype.kind != "u" else np.uint64).view(np.uint64))
     if t.is_string(type_) or t.is_large_string(type_) or t.is_string_view(type_) or t.is_decimal(type_):
         return _of_text(column.cast(pa.large_string()))
+    if t.is_binary(type_) or t.is_large_binary(type_):
+        return _of_text(column.cast(pa.large_binary()))
     raise DataError(f"{what} is {type_}; keys are whole numbers, text, booleans or times.")
 
 

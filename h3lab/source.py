@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Part:
     """A run of rows. ``index``: its place in the source; ``rows``: their number, None when only reading tells;
     ``name`` and ``start``: the file or table and the row number in it where the part begins (row keys derive from
     them, never from how the source is cut into parts); ``position``: JSON-able, what the source needs to read it;
-    ``version``: changes when the rows may have changed."""
+    ``version``: changes when the rows may have changed. ``contents``: by column a digest of its values, where somebody
+    has read them; with one of the row keys, called ``""``, a part is the same wherever it stands."""
 
     index: int
     rows: int | None
@@ -38,6 +39,11 @@ class Part:
     start: int = 0
     position: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    def inside(self) -> dict[str, Any]:
+        """The position of a part that is made of this one; ``Part(**position["of"])`` reads it."""
+        return {"of": asdict(replace(self, contents={}))}
 
 
 @guided

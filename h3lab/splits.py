@@ -6,7 +6,7 @@ It knows draws and thresholds; it does not know files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Split(Source):
         drawn = f"{self.side} {self.test} {self.seed} {self.stratify} {sorted(self.thresholds.items())}"
         # A part whose version nobody knows stays one.
         version = f"{part.version}|{drawn}" if part.version else ""
-        return replace(part, rows=rows, position={"of": asdict(part)}, version=version)
+        return replace(part, rows=rows, position=part.inside(), version=version)
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         import pyarrow as pa

@@ -15,7 +15,8 @@ import h3lab as h3
 from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.joining import joined as joins
-from h3lab.joining.joined import Joined, Policies
+from h3lab.joining.joined import Joined
+from h3lab.joining.policies import Policies
 from h3lab.preparing.prepare import prepare
 from h3lab.testing import check_source
 
@@ -210,7 +211,7 @@ def test_a_changed_lookup_is_prepared_again(tmp_path):
     assert "writing" in again()
     assert again() == ["reused"]
     planes().assign(seats=1).to_csv(tmp_path / "planes.csv", index=False)
-    assert "writing" in again()
+    assert "writing (route, weather reused)" in again()
 
 
 @pytest.mark.parametrize(

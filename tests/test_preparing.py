@@ -111,12 +111,14 @@ def test_nothing_changed_is_reused_at_once(tmp_path: Path) -> None:
     assert same(first, again) and first.fingerprint == again.fingerprint
 
 
-@pytest.mark.parametrize("change", ["recipe", "version", "unversioned", "drop", "rows"])
+@pytest.mark.parametrize("change", ["recipe", "version", "unversioned rows", "drop", "rows"])
 def test_what_changed_is_prepared_again(tmp_path: Path, change: str) -> None:
-    more, version = frame(140), "" if change == "unversioned" else "1"
+    more, version = frame(140), "" if change == "unversioned rows" else "1"
     rows = more[:120]  # parts of one name and version have the same rows
     prepare(recipe(), CutSource(rows, [50], version=version), to=tmp_path)
-    source = CutSource(more if change == "rows" else rows, [50], "2" if change == "version" else version)
+    if change == "unversioned rows":
+        more = rows.assign(a=rows["a"] + 1)
+    source = CutSource(more if "rows" in change else rows, [50], "2" if change == "version" else version)
     pipeline = recipe(seed=1) if change == "recipe" else recipe()
     feed = prepare(pipeline, source, to=tmp_path, on_null_label="drop" if change == "drop" else "error")
     assert feed.manifest["number"] == 2 and same(feed, prepare(pipeline, source))
@@ -163,6 +165,8 @@ def test_progress_is_told(tmp_path: Path) -> None:
     told: list[Any] = []
     prepare(recipe(), CutSource(frame(), [60]), to=tmp_path, progress=lambda *step: told.append(step))
     assert told == [
+        ("reading", 1, 2),
+        ("reading", 2, 2),
         ("fitting, pass 1", 1, 2),
         ("fitting, pass 1", 2, 2),
         ("fitting, pass 2", 1, 2),

@@ -5,11 +5,13 @@ It knows parts, pipelines and their fingerprints; files and numbers of manifests
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from h3lab.errors import StorageError
-from h3lab.source import Part
+from h3lab.serial.contents import joint
+from h3lab.serial.fingerprints import fingerprint
+from h3lab.source import Part, Source
 
 if TYPE_CHECKING:
     from h3lab.pipeline import Pipeline
@@ -29,7 +31,8 @@ def of(
     for part, found in zip(job.parts, results, strict=True):
         place = {"name": part.name, "start": part.start, "version": part.version, "position": dict(part.position)}
         mark: dict[str, Any] = {name: found[name] for name in FOUND if name in found}
-        mark |= {"identity": identity(part), "reused": "reused" in found}
+        mark |= {"identity": identity(part), "own": own(part), "contents": dict(part.contents)}
+        mark |= {"reused": "reused" in found}
         seen.append(mark | {"place": place, "stored": "entry" in found})
         if "entry" in found:
             parts.append(found["entry"] | {"source": identity(part)})
@@ -52,9 +55,26 @@ def of(
     }
 
 
-def identity(part: Part) -> str:
-    """A part of a source; another version of its rows is another one."""
-    return f"{part.name}:{part.start}:{part.rows}:{part.version}"
+def identity(part: Part, columns: Iterable[str] | None = None) -> str:
+    """A part of a source; another version of its rows is another one. ``columns``: those that count where each is known
+    by its content, None for all."""
+    chosen = part.contents if columns is None else set(columns) & part.contents.keys()
+    told = joint({name: part.contents[name] for name in chosen})
+    return f"{own(part)}:{told}" if part.contents else own(part)
+
+
+def own(part: Part) -> str:
+    """The rows of a part, without what is known of the content of their columns."""
+    # By the content of rows and keys a part is the same wherever rows before it came or went.
+    place = "" if "" in part.contents else f"{part.name}:{part.start}:"
+    return f"{place}{part.rows}:{part.version}"
+
+
+def mark(source: Source, parts: Sequence[Part]) -> str:
+    """By what a source is known again as a whole: what it is, and its parts; ``""`` where it cannot tell."""
+    if not all(part.version for part in parts):
+        return ""
+    return fingerprint(source.describe(), [identity(part) for part in parts])
 
 
 def current(store: Any) -> dict[str, Any] | None:
@@ -66,10 +86,13 @@ def current(store: Any) -> dict[str, Any] | None:
     return found if "source_parts" in found else None
 
 
-def reusable(store: Any, pipeline: Pipeline, parts: Sequence[Part], on_null_label: str) -> dict[str, Any] | None:
-    """The current manifest, where the same pipeline has made it from the same parts; else None."""
+def reusable(store: Any, pipeline: Pipeline, known_by: str, on_null_label: str) -> dict[str, Any] | None:
+    """The current manifest, where the same pipeline has made it from a source of this :func:`mark`; else None."""
     found = current(store)
     if found is None or found["on_null_label"] != on_null_label or found["recipe"] != pipeline.recipe:
+        return None
+    # A source that cannot tell whether its rows have changed has none; then nothing is taken for the same.
+    if not known_by or known_by not in found.get("known_by", ()):
         return None
     if pipeline.fitted and found["pipeline"] != pipeline.fingerprint:
         return None
@@ -77,16 +100,14 @@ def reusable(store: Any, pipeline: Pipeline, parts: Sequence[Part], on_null_labe
         return None  # its pipeline is not there to be opened, so it is fitted again
     if _cross_fitted(found["workers"]) and (found["counts"]["passes"] == 0) != pipeline.fitted:
         return None  # rows that a target encoder was fitted on are encoded otherwise than rows that it is applied to
-    # A source that cannot tell whether its rows have changed gives no version; then nothing is taken for the same.
-    versioned = all(part.version for part in parts)
-    same = [seen["identity"] for seen in found["source_parts"]] == [identity(part) for part in parts]
-    return found if versioned and same else None
+    return found
 
 
-def written(store: Any, pipeline: Pipeline, on_null_label: str, applied: bool) -> dict[str, dict[str, Any]]:
-    """Parts of the current manifest that the same fitted pipeline has made: identity → what writing it had found.
-    ``applied``: it came fitted, and was not fitted on these rows."""
-    found = current(store)
+def written(
+    found: dict[str, Any] | None, pipeline: Pipeline, on_null_label: str, applied: bool
+) -> dict[str, dict[str, Any]]:
+    """Parts of a manifest that the same fitted pipeline has made: identity → what writing it had found. ``applied``: it
+    came fitted, and was not fitted on these rows."""
     if found is None or found["pipeline"] != pipeline.fingerprint or found["on_null_label"] != on_null_label:
         return {}
     if _cross_fitted(found["workers"]) and not (applied and found["counts"]["passes"] == 0):

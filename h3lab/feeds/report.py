@@ -47,7 +47,8 @@ class Report:
     ``fit_seconds`` and ``write_seconds`` by the clock. ``workers``: a line each, with ``block``, ``worker``,
     ``fitted`` (on what), ``fit_seconds``; at a block's first worker ``nulls`` (missing values in its columns), at its
     last ``seconds`` and ``bytes`` of its output. Seconds of workers are summed over processes, so together they may be
-    more than the clock's; None is what was not recorded. ``lookups``: counts by source that was looked up.
+    more than the clock's; None is what was not recorded. ``lookups``: counts by source that was looked up. ``kept``: by
+    block the number of parts in which it was used as it was stored; ``again``: by block that was not, why.
     """
 
     rows: int
@@ -61,6 +62,8 @@ class Report:
     write_seconds: float | None = None
     workers: Sequence[Mapping[str, Any]] = ()
     lookups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    again: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
     @classmethod
@@ -81,6 +84,8 @@ class Report:
             write_seconds=counts.get("write_seconds"),
             workers=_workers(told),
             lookups=counts.get("lookups", {}),
+            kept=_kept(told),
+            again=counts.get("again", {}),
             note=next((note for name, note in _NOTES.items() if told.get(name)), ""),
         )
 
@@ -127,10 +132,25 @@ class Report:
             told = [f"{value:,} {_looked_up(key)}" for key, value in counts.items() if isinstance(value, int)]
             told = [w + (" (left out)" if self.unmatched else " (filled)") * ("not found" in w[2:]) for w in told]
             lines.append(f"looked up in {name}: {', '.join(told)}")
+        if self.kept and not self.note:
+            kept = [f"{name} ({count:,} of {counted(self.parts, 'part')})" for name, count in self.kept.items()]
+            lines.append(f"used again as stored: {', '.join(kept)}")
+        lines += [f"{name} was computed again: {why}" for name, why in self.again.items() if not self.note]
         return lines + ([self.note] if self.note else [])
 
     def _cells(self) -> list[list[str]]:
         return [[_cell(name, one.get(name)) for name in _COLUMNS] for one in self.workers]
+
+
+def _kept(told: Mapping[str, Any]) -> dict[str, int]:
+    """By block how many parts have it as it was stored before: whole parts, and blocks of others."""
+    seen = [part for part in told["source_parts"] if part.get("blocks")]
+    counts = {
+        name: sum(bool(part.get("reused") or part["blocks"][name].get("reused")) for part in seen)
+        for name in (block["name"] for block in told["spec"]["blocks"])
+        if all(name in part["blocks"] for part in seen)
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _workers(told: Mapping[str, Any]) -> list[dict[str, Any]]:

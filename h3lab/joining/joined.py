@@ -7,7 +7,7 @@ source gives the rows; a column of another one is called ``source.column``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,29 +16,13 @@ import numpy as np
 from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.joining.lookup import Lookup, alike
+from h3lab.joining.policies import STRICT, Policies
+from h3lab.serial.contents import column_digest
 from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Part, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-MISSING, DUPLICATE = ("error", "drop", "fill"), ("error", "first")
-
-
-@dataclass(frozen=True)
-class Policies:
-    """``on_missing``: a row whose key another source does not have is an ``"error"``, is left out (``"drop"``) or gets
-    nulls (``"fill"``). ``on_duplicate``: a key that stands twice in a lookup is an ``"error"``, or its ``"first"`` row
-    counts."""
-
-    on_missing: str = "error"
-    on_duplicate: str = "error"
-
-    def __post_init__(self) -> None:
-        if self.on_missing not in MISSING:
-            raise UnknownName("on_missing", self.on_missing, MISSING)
-        if self.on_duplicate not in DUPLICATE:
-            raise UnknownName("on_duplicate", self.on_duplicate, DUPLICATE)
 
 
 class Joined(Source):
@@ -52,7 +36,7 @@ class Joined(Source):
         self,
         sources: Mapping[str, Source],
         keys: Mapping[str, Any],
-        policies: Policies = Policies(),
+        policies: Policies = STRICT,
         lookups: Mapping[str, Lookup] | None = None,
     ) -> None:
         self.sources, self.policies = dict(sources), policies
@@ -63,6 +47,7 @@ class Joined(Source):
             if name not in others:
                 raise UnknownName("source to look up", name, others, "keys")
         self._lookups = dict(lookups or {})
+        self._matches: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -80,19 +65,25 @@ class Joined(Source):
         return list(self._once("parts", self._cut))
 
     def _cut(self) -> list[Part]:
-        # A part is another one when a row that it looks up may be another one.
-        versions = [part.version for name in self.keys_of for part in self.sources[name].parts()]
-        told = fingerprint(versions, {n: list(p) for n, p in self.keys_of.items()}, asdict(self.policies))[:16]
+        parts, how = list(self.base.parts()), [self.asked, asdict(self.policies)]
+        # Until each part has been matched, it is another one when any row that could be looked up may be another.
+        versions = [] if self._matches is not None else [v for name in self.keys_of for v in self._versions(name)]
+        matches = self._matches or [{}] * len(parts)
         dropping = self.policies.on_missing == "drop"
-        return [
-            replace(
-                part,
-                rows=None if dropping else part.rows,
-                position={"of": asdict(part)},
-                version=f"{part.version}|{told}" if part.version and all(versions) else "",
-            )
-            for part in self.base.parts()
-        ]
+        cut = []
+        for part, found in zip(parts, matches, strict=True):
+            told = fingerprint(how, versions, found.get("kept", ""))[:16]
+            version = f"{part.version}|{told}" if part.version and all(versions) else ""
+            contents = {**part.contents, **found.get("contents", {})}
+            rows = None if dropping else part.rows
+            cut.append(replace(part, rows=rows, position=part.inside(), version=version, contents=contents))
+        return cut
+
+    def _versions(self, name: str) -> list[str]:
+        """What tells that a lookup may have changed: its content once it was read, else what its source knows."""
+        if name in self._lookups and self._lookups[name].digest:
+            return [self._lookups[name].digest]
+        return [part.version for part in self.sources[name].parts()]
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a part with what is looked up. DataError names source, keys and rows that are missing, where
@@ -136,7 +127,8 @@ class Joined(Source):
 
     def match(self, part: Part) -> dict[str, Any]:
         """What a part finds: ``rows``, ``dropped``, and by source ``missing``, a few ``examples`` of these, and which
-        of its rows were ``used``, as packed bits."""
+        of its rows were ``used``, as packed bits. For :meth:`with_matches` also ``contents``, the digest of each column
+        that is looked up, and ``kept``, that of the rows which are not left out."""
         below = Part(**part.position["of"])
         table = self.base.read(below, list(dict.fromkeys(h for pairs in self.keys_of.values() for h, _ in pairs)))
         found = {name: self.lookup(name).find(table, pairs) for name, pairs in self.keys_of.items()}
@@ -146,8 +138,22 @@ class Joined(Source):
             used[rows[rows >= 0]] = True
             out["missing"][name], out["used"][name] = int((rows < 0).sum()), np.packbits(used)
             out["examples"][name] = self.told(name, table, rows, below)
-        out["dropped"] = int((~np.logical_and.reduce([rows >= 0 for rows in found.values()])).sum())
+        whole = np.logical_and.reduce([rows >= 0 for rows in found.values()])
+        out["dropped"] = int((~whole).sum())
+        kept = whole if self.policies.on_missing == "drop" else None
+        out["kept"] = "" if kept is None else fingerprint(kept)
+        out["contents"] = {
+            f"{name}.{column}": column_digest(self.lookup(name).take(column, rows if kept is None else rows[kept]))
+            for name, rows in found.items()
+            for column in self.lookup(name).columns
+        }
         return out
+
+    def with_matches(self, matches: Sequence[Mapping[str, Any]]) -> Joined:
+        """The same, knowing what each part has found: a part is then another one only where its own rows are."""
+        new = Joined(self.sources, self.asked, self.policies, self._lookups)
+        new._matches = matches
+        return new
 
     def told(self, name: str, table: Any, found: np.ndarray, part: Part) -> list[str]:
         """A few rows that found nothing, with their keys, for messages."""

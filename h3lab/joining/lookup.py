@@ -15,6 +15,7 @@ import numpy as np
 
 from h3lab.errors import DataError
 from h3lab.keys import keys_of
+from h3lab.serial.contents import Digest, joint
 from h3lab.source import Source, mix
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ BYTES_A_KEY = 48
 @dataclass
 class Lookup:
     """``find`` the rows of keys, ``take`` their columns. ``columns``: those that are kept. ``counts``: ``rows``,
-    ``duplicates`` and ``without_key``."""
+    ``duplicates`` and ``without_key``. ``digest``: of the values of all that is kept, in their order."""
 
     name: str
     columns: list[str]
     counts: dict[str, int]
     folder: Path | None = None
+    digest: str = ""
     _open: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -51,6 +53,7 @@ class Lookup:
         wanted = list(dict.fromkeys([*there, *columns]))
         schema = source.schema.empty_table().select(wanted).schema.remove_metadata()
         hashes, rows, at, kept = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, [schema.empty_table()]
+        digests = {column: Digest() for column in wanted}
         with _writing(None if folder is None else folder / f"lookup-{name}.arrow", schema) as write:
             for part in source.parts():
                 table = source.read(part, wanted).replace_schema_metadata(None)
@@ -61,7 +64,10 @@ class Lookup:
                 check_memory(name, at)
                 write(table)
                 kept += [table] if folder is None else []
-        self = cls(name, wanted, {"rows": at}, folder)
+                for column in wanted if folder is not None else ():
+                    digests[column].add(table.column(column))
+        content = joint({column: digest.hexdigest() for column, digest in digests.items()})
+        self = cls(name, wanted, {"rows": at}, folder, "" if folder is None else content)
         if folder is None:
             import pyarrow as pa
 

@@ -1,24 +1,30 @@
-"""Landed: rows of a source in memory, put down as files once, so that other processes map them instead of each being
-sent a copy.
+"""Landed: rows of a source, read once and put down as files, which all processes map: rows in memory, instead of each
+process being sent a copy; and rows of a source that cannot say whether they have changed, as a database's, which are
+then known by their content, read once instead of in each pass, and the same in all of them.
 
 It knows Arrow files of one workroom; it is gone with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h3lab.preparing.workroom import storage_error
+from h3lab.preparing.executor import Executor, Here, seeing
+from h3lab.preparing.workroom import Shared, storage_error
+from h3lab.serial.contents import column_digest
 from h3lab.source import Part, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_KEYS = "h3lab row key"
+KEYS = "h3lab row key"
+Progress = Callable[[str, int, int], None]
 
 
 def in_memory(description: Any) -> bool:
@@ -30,6 +36,8 @@ def in_memory(description: Any) -> bool:
 
 class Landed(Source):
     """The same parts as another source, with the same keys."""
+
+    numbered = False
 
     def __init__(self, folder: Path, schema: pa.Schema, parts: Sequence[Part], description: dict[str, Any]) -> None:
         self.folder, self._schema, self._parts, self._description = folder, schema, parts, description
@@ -45,7 +53,7 @@ class Landed(Source):
         return self._mapped(part).select(self.check(columns))
 
     def keys(self, part: Part, table: pa.Table) -> np.ndarray:
-        return np.asarray(self._mapped(part).column(_KEYS).to_numpy())
+        return np.asarray(self._mapped(part).column(KEYS).to_numpy())
 
     def describe(self) -> dict[str, Any]:
         return self._description
@@ -61,17 +69,39 @@ def _file(folder: Path, part: Part) -> Path:
     return folder / f"rows-{part.index}.arrow"
 
 
-def land(source: Source, parts: Sequence[Part], columns: Sequence[str], folder: Path) -> Landed:
-    """Put some columns of all parts down. StorageError where the disk is full."""
+def land(
+    source: Source, columns: Sequence[str], folder: Path, executor: Executor, progress: Progress, by_content: bool
+) -> Landed:
+    """Read all parts once and put some of their columns down. ``by_content``: parts of which the source has no version
+    get one from their rows and keys, and digests of their columns. StorageError where the disk is full."""
     import pyarrow as pa
 
+    parts = list(source.parts())
     schema = pa.schema([source.schema.field(name) for name in columns])
-    for part in parts:
+    shared = Shared((source, columns, folder, by_content), folder / "land")
+    here = in_memory(source.describe())
+    found = []
+    with closing((Here() if here else executor).map(_land, [(shared, part) for part in parts], "reading")) as done:
+        for number, part in enumerate(done, 1):
+            found.append(part)
+            progress("reading", number, len(parts))
+    return Landed(folder, schema, found, source.describe())
+
+
+def _land(task: tuple[Shared, Part]) -> Part:
+    import pyarrow as pa
+
+    (source, columns, folder, by_content), part = task[0].value, task[1]
+    with seeing():
         table = source.read(part, list(columns))
-        keyed = table.append_column(_KEYS, pa.array(source.keys(part, table)))
-        try:
-            with pa.OSFile(str(_file(folder, part)), "wb") as file, pa.ipc.new_file(file, keyed.schema) as writer:
-                writer.write_table(keyed)
-        except OSError as error:
-            raise storage_error(error, folder) from error
-    return Landed(folder, schema, parts, source.describe())
+    keyed = table.append_column(KEYS, pa.array(source.keys(part, table)))
+    try:
+        with pa.OSFile(str(_file(folder, part)), "wb") as file, pa.ipc.new_file(file, keyed.schema) as writer:
+            writer.write_table(keyed)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    if part.version or not by_content:
+        return part
+    contents = {name: column_digest(column) for name, column in zip(columns, keyed.columns)}
+    contents[""] = column_digest(keyed.column(KEYS))
+    return replace(part, rows=table.num_rows, version=f"content {contents['']}", contents=contents)

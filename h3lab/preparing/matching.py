@@ -15,7 +15,8 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.errors import UnknownName, UsageError
-from h3lab.joining.joined import Joined, Policies, join, with_lookups
+from h3lab.joining.joined import Joined, join, with_lookups
+from h3lab.joining.policies import Policies
 from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor
 from h3lab.preparing.fitting import Progress
@@ -52,21 +53,32 @@ def lookups_of(source: Source) -> dict[str, Any] | None:
     return None if found is None else found.lookups
 
 
+def settled(
+    pipeline: Pipeline, source: Source, folder: Path, executor: Executor, progress: Progress, by_content: bool
+) -> Source:
+    """The same source, ready to be read by all processes: what it looks up is put down in ``folder``; so are rows in
+    memory where others work on them, and, ``by_content``, rows that nothing but their content could tell from changed
+    ones."""
+    found = joined_in(source)
+    base = source if found is None else found.base
+    used = [*pipeline.columns, *filter(None, (pipeline.label, pipeline.weight))]
+    unknown = by_content and not all(part.version for part in base.parts())
+    if unknown or (not executor.local and in_memory(base.describe())):
+        by = [] if found is None else [here for pairs in found.keys_of.values() for here, _ in pairs]
+        columns = [name for name in dict.fromkeys([*used, *by]) if name in base.schema.names]
+        base = land(base, columns, folder, executor, progress, by_content)
+    return base if found is None else _with(source, found.landed(folder, used).with_base(base))
+
+
 def matched(
     pipeline: Pipeline, source: Source, folder: Path, executor: Executor, progress: Progress
 ) -> tuple[Source, dict[str, Any]]:
-    """The same source with what it looks up put down in ``folder``, once for all processes; and counts."""
+    """The same source (:func:`settled`), knowing what each part looks up; and counts."""
     found = joined_in(source)
     if found is None:
         return source, {}
-    landed = found.landed(folder, pipeline.columns)
-    if not executor.local and in_memory(found.base.describe()):
-        own = [name for name in found.base.columns if name in {*pipeline.columns, pipeline.label, pipeline.weight}]
-        by = [here for pairs in found.keys_of.values() for here, _ in pairs]
-        base = land(found.base, list(found.base.parts()), list(dict.fromkeys([*own, *by])), folder)
-        landed = landed.with_base(base)
-    counts = match(pipeline, landed, list(landed.parts()), folder, executor, progress)
-    return _with(source, landed), counts
+    known, counts = match(pipeline, found, list(found.parts()), folder, executor, progress)
+    return _with(source, known), counts
 
 
 def _with(source: Any, landed: Joined) -> Source:
@@ -102,18 +114,20 @@ def check_blocks(pipeline: Pipeline, source: Source) -> None:
 
 def match(
     pipeline: Pipeline, source: Joined, parts: Sequence[Part], folder: Path, executor: Executor, progress: Progress
-) -> dict[str, Any]:
-    """Counts for the report: rows ``dropped``, and by source ``missing`` keys, ``duplicates`` and ``surplus`` rows that
-    nobody looked up. DataError names block, key and rows that are missing, where that is an error."""
+) -> tuple[Joined, dict[str, Any]]:
+    """The source with what each part has found, and counts for the report: rows ``dropped``, and by source ``missing``
+    keys, ``duplicates`` and ``surplus`` rows that nobody looked up. DataError names block, key and rows that are
+    missing, where that is an error."""
     shared = Shared(source, folder / "match")
     missing = dict.fromkeys(source.keys_of, 0)
     examples: dict[str, list[str]] = {name: [] for name in source.keys_of}
     used: dict[str, np.ndarray] = {}
-    dropped = 0
+    dropped, matches = 0, []
     with closing(executor.map(_match, [(shared, part) for part in parts], "matching")) as done:
         for number, found in enumerate(done, 1):
             progress("matching", number, len(parts))
             dropped += found["dropped"]
+            matches.append({"kept": found["kept"], "contents": found["contents"]})
             for name in source.keys_of:
                 missing[name] += found["missing"][name]
                 examples[name] = [*examples[name], *found["examples"][name]][:3]
@@ -127,7 +141,8 @@ def match(
         counts = source.lookup(name).counts
         surplus = counts["rows"] - counts["duplicates"] - counts["without_key"] - int(np.unpackbits(bits).sum())
         told[name] = {**counts, "missing": missing[name], "surplus": surplus}
-    return {"lookups": told, "unmatched": dropped if source.policies.on_missing == "drop" else 0}
+    unmatched = dropped if source.policies.on_missing == "drop" else 0
+    return source.with_matches(matches), {"lookups": told, "unmatched": unmatched}
 
 
 def _match(task: tuple[Shared, Part]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab import worlds
+from h3lab.feeds import manifest
 from h3lab.preparing import chain
 from h3lab.preparing.cells import Cells, check_columns, native
 from h3lab.preparing.executor import seeing
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from h3lab.pipeline import Pipeline
+    from h3lab.preprocessor import Preprocessor
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class Job:
     store: Path | str | None = None
     memory: Memory | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
+
+    def identity(self, number: int, block: Preprocessor | None = None) -> str:
+        """A part, as its labels and the columns of a block (None: no block) make it; ``""`` where nobody knows."""
+        part = self.parts[number]
+        names = [name for name in (self.pipeline.label, self.pipeline.weight) if name]
+        return manifest.identity(part, [*names, *(block.names if block else ())]) if part.version else ""
 
     def has(self, block: str, part: int) -> bool:
         """Whether the inputs of a stage were kept for this part: not where what is found in it was remembered."""
@@ -139,8 +147,7 @@ def look(task: Task) -> Look:
     not found out again, and where that is all, it is not read."""
     job, number = task[0].value, task[1]
     part = job.parts[number]
-    known = {name: job.memory.recall(mark, part) for name, mark in job.marks.items()} if job.memory else {}
-    known = {name: found for name, found in known.items() if found is not None}
+    known = _recalled(job, number) if job.memory else {}
     blocks = [b for b in job.pipeline.preprocessors if (job.survey or b.name in job.pending) and b.name not in known]
     if not blocks and ROWS in known:
         rows = known.pop(ROWS)
@@ -156,6 +163,14 @@ def look(task: Task) -> Look:
     del table
     give_back(used)
     return found
+
+
+def _recalled(job: Job, number: int) -> dict[str, Any]:
+    """What is remembered of a part, by block."""
+    assert job.memory is not None
+    blocks = {block.name: block for block in job.pipeline.preprocessors}
+    found = {n: job.memory.recall(mark, job.identity(number, blocks.get(n))) for n, mark in job.marks.items()}
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _looked(
@@ -210,13 +225,13 @@ def _remember(
 ) -> None:
     """Keep what was found in a part for the next preparation."""
     assert job.memory is not None
-    part = job.parts[number]
     if job.survey and rows is not None:
-        job.memory.keep(job.marks[ROWS], part, rows)
+        job.memory.keep(job.marks[ROWS], job.identity(number), rows)
     for block in blocks:
         if block.name in job.marks:
             counts = {name: nulls[name] for name in block.names if name in nulls}
-            job.memory.keep(job.marks[block.name], part, {"states": states.get(block.name), "nulls": counts})
+            found = {"states": states.get(block.name), "nulls": counts}
+            job.memory.keep(job.marks[block.name], job.identity(number, block), found)
 
 
 def nulls_of(table: pa.Table) -> dict[str, int]:

@@ -26,9 +26,9 @@ from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, fit
 from h3lab.preparing.from_sklearn import as_pipeline
-from h3lab.preparing.landed import in_memory, land
-from h3lab.preparing.matching import check_blocks, lookups_of, matched, opened
+from h3lab.preparing.matching import check_blocks, lookups_of, matched, opened, settled
 from h3lab.preparing.passes import Job
+from h3lab.preparing.reasons import reasons, recipes_of
 from h3lab.preparing.remembered import FOLDER, Memory
 from h3lab.preparing.reuse import Reuse, marks_of, unchanged
 from h3lab.preparing.workroom import Shared, workroom
@@ -75,22 +75,32 @@ def prepare(
     parts = list(source.parts())
     store = None if to is None else worlds.load("h3lab.stores:open_store")(to)
     show = progress or (lambda what, done, total: None)
-    if store is not None and (found := manifest.reusable(store, pipeline, parts, on_null_label)):
+    known_by = [manifest.mark(source, parts)]
+    if store is not None and (found := manifest.reusable(store, pipeline, known_by[0], on_null_label)):
         show("reused", len(parts), len(parts))
         return _opened(store, found, pipeline, unchanged=True)
     executor = executor or Here()
     with _alone(store), _room(store) as folder:
+        source = settled(pipeline, source, folder, executor, show, store is not None)
+        known_by.append(manifest.mark(source, list(source.parts())))
+        if store is not None and (found := manifest.reusable(store, pipeline, known_by[1], on_null_label)):
+            show("reused", len(parts), len(parts))
+            return _opened(store, found, pipeline, unchanged=True)
         source, counts = matched(pipeline, source, folder, executor, show)
-        if not executor.local and not counts and in_memory(source.describe()):
-            told = [name for name in (pipeline.label, pipeline.weight) if name in source.schema.names]
-            source = land(source, parts, [*pipeline.columns, *filter(None, told)], folder)
+        parts = list(source.parts())
         job = Job(pipeline, source, parts, schema_of(pipeline, source), folder, on_null_label == "drop", {})
         job = replace(job, memory=None if store is None else Memory.of(_memory(store), len(parts)))
-        return _prepared(job, store, executor, show, on_null_label, counts)
+        return _prepared(job, store, executor, show, on_null_label, counts, known_by)
 
 
 def _prepared(
-    job: Job, store: Any, executor: Executor, show: Progress, on_null_label: str, matches: dict[str, Any]
+    job: Job,
+    store: Any,
+    executor: Executor,
+    show: Progress,
+    on_null_label: str,
+    matches: dict[str, Any],
+    known_by: list[str],
 ) -> Feed:
     counts: dict[str, Any] = {"passes": 0, "fit_seconds": 0.0}
     if job.pipeline.fitted:
@@ -104,31 +114,39 @@ def _prepared(
     where = store or (None if executor.local else worlds.load("h3lab.stores:open_store")(job.folder))
     job = replace(job, store=None if where is None else where.folder)
     began = time.perf_counter()
-    known = {} if store is None else manifest.written(store, job.pipeline, on_null_label, counts["passes"] == 0)
-    same = Reuse() if store is None else unchanged(store, job, on_null_label)
+    before = None if store is None else manifest.current(store)
+    known = manifest.written(before, job.pipeline, on_null_label, counts["passes"] == 0)
+    same = unchanged(before, job, on_null_label)
     results = _written(job, known, same, executor, show)
     counts |= {**_summed(results), "write_seconds": round(time.perf_counter() - began, 3)}
+    counts["again"] = reasons(before, job, results)
     if not counts["rows"]:
         raise DataError("the source has no rows, so there is nothing to prepare.")
     account = manifest.of(job, results, counts, on_null_label, {} if store is None else marks_of(job.pipeline))
+    account |= {"known_by": sorted({mark for mark in known_by if mark}), "recipes": recipes_of(job.pipeline)}
     if store is None:
         batches = [
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
         ]
         return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline, account=account)
-    document = job.pipeline.to_document()
+    _stored(store, account, job.pipeline)
+    if job.memory is not None:
+        job.memory.forget()
+    return _opened(store, store.manifest(), job.pipeline)
+
+
+def _stored(store: Any, account: dict[str, Any], pipeline: Pipeline) -> None:
+    """Make it the current state of the store."""
+    document = pipeline.to_document()
     reason = documents.missing(document)
     if reason is not None:
         warnings.warn(
             f"this feed can be trained on now, and h3.open_feed cannot open it later: {reason} Name it and prepare "
             "again; h3.open_feed(..., types=[...]) is then given it.",
-            stacklevel=3,
+            stacklevel=4,
         )
     store.commit(account | {"unsaved": reason}, document)
     store.collect_garbage()
-    if job.memory is not None:
-        job.memory.forget()
-    return _opened(store, store.manifest(), job.pipeline)
 
 
 def _summed(results: list[dict[str, Any]]) -> dict[str, Any]:

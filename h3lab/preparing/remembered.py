@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from h3lab.errors import DamagedData
-from h3lab.feeds.manifest import identity
 from h3lab.home import replace_file
 from h3lab.preparing.labels import Labels
 from h3lab.serial import codec
 from h3lab.serial.fingerprints import fingerprint
-from h3lab.source import Part
 
 if TYPE_CHECKING:
     from h3lab.preparing.passes import Job
@@ -48,8 +46,8 @@ class Memory:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(folder, limit() // max(parts, 1))
 
-    def recall(self, mark: str, part: Part) -> Any:
-        """What was kept, or None."""
+    def recall(self, mark: str, part: str) -> Any:
+        """What was kept of a part (its identity), or None."""
         path = self._path(mark, part)
         try:
             data = path.read_bytes()
@@ -60,9 +58,9 @@ class Memory:
         except (OSError, DamagedData):
             return None
 
-    def keep(self, mark: str, part: Part, tree: Any) -> None:
-        """Keep it for the next preparation; a part whose version nobody knows is not kept."""
-        if not part.version:
+    def keep(self, mark: str, part: str, tree: Any) -> None:
+        """Keep it for the next preparation; of a part that nobody could know again nothing is kept."""
+        if not part:
             return
         # A full disk, or a state of somebody's own type, is no harm to this preparation.
         with suppress(OSError, TypeError, ValueError):
@@ -70,8 +68,8 @@ class Memory:
             if len(data) <= self.most:
                 replace_file(self._path(mark, part), hashlib.blake2b(data, digest_size=_HASH).digest() + data)
 
-    def _path(self, mark: str, part: Part) -> Path:
-        return self.folder / hashlib.blake2b(f"{mark}:{identity(part)}".encode(), digest_size=16).hexdigest()
+    def _path(self, mark: str, part: str) -> Path:
+        return self.folder / hashlib.blake2b(f"{mark}:{part}".encode(), digest_size=16).hexdigest()
 
     def forget(self) -> None:
         """Remove what was used the longest ago, until the rest is within the limit."""

@@ -7,7 +7,7 @@ side by side in one matrix, which training reads without joining; a cache of eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,13 @@ from h3lab.spec import Block, Spec
 @dataclass(frozen=True)
 class Reuse:
     """``entries``: number of a part → its stored entry; ``seen``: what writing it had found; ``places``: block → its
-    columns in the stored rows, None where they are a dict of blocks."""
+    columns in the stored rows, None where they are a dict of blocks; ``same``: number of a part → its blocks that have
+    not changed."""
 
     entries: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     seen: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     places: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+    same: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def blocks(self, store: Any, job: Job, number: int, rows: int) -> dict[str, Any]:
         """The blocks of a part that have not changed, by name; none where the part has."""
@@ -36,7 +38,7 @@ class Reuse:
         if entry is None or entry["rows"] != rows:
             return {}
         x, spec = store.read(entry).x, job.pipeline.spec
-        return {name: _taken(x, name, place, spec.blocks[name]) for name, place in self.places.items()}
+        return {name: _taken(x, name, self.places[name], spec.blocks[name]) for name in self.same[number]}
 
 
 def _taken(x: Any, name: str, place: tuple[int, int] | None, block: Block) -> Any:
@@ -49,9 +51,9 @@ def _taken(x: Any, name: str, place: tuple[int, int] | None, block: Block) -> An
     return chain.conform(found, block, f"block {name!r}")
 
 
-def unchanged(store: Any, job: Job, on_null_label: str) -> Reuse:
-    """What of the current manifest can be used again."""
-    found, pipeline = manifest.current(store), job.pipeline
+def unchanged(found: dict[str, Any] | None, job: Job, on_null_label: str) -> Reuse:
+    """What of a manifest can be used again."""
+    pipeline = job.pipeline
     if found is None or found["on_null_label"] != on_null_label or "blocks" not in found:
         return Reuse()
     if found.get("label") != pipeline.label and job.drop:
@@ -68,10 +70,24 @@ def unchanged(store: Any, job: Job, on_null_label: str) -> Reuse:
             places[name] = (start, stop) if concat else None
         start = stop
     stored = {entry["source"]: entry for entry in found["parts"]}
-    before = {seen["identity"]: seen for seen in found["source_parts"] if seen["place"]["version"]}
-    numbers = {n: manifest.identity(part) for n, part in enumerate(job.parts)} if places else {}
-    numbers = {n: name for n, name in numbers.items() if name in stored and name in before}
-    return Reuse({n: stored[name] for n, name in numbers.items()}, {n: before[i] for n, i in numbers.items()}, places)
+    before = {seen["own"]: seen for seen in found["source_parts"] if seen["place"]["version"]}
+    entries, known, same = {}, {}, {}
+    for number, part in enumerate(job.parts if places else ()):
+        seen = before.get(manifest.own(part))
+        if seen is None or seen["identity"] not in stored:
+            continue
+        if blocks := [name for name in places if not changed_columns(job, number, seen, name)]:
+            entries[number], known[number], same[number] = stored[seen["identity"]], seen, blocks
+    return Reuse(entries, known, places, same)
+
+
+def changed_columns(job: Job, number: int, seen: Mapping[str, Any], block: str) -> list[str]:
+    """The columns of a block, and the label where rows without one are left out, that have other values in a part than
+    they had when it was stored; of a part whose source tells versions, only those that are looked up can be named."""
+    pipeline, contents = job.pipeline, job.parts[number].contents
+    names = next(given.names for given in pipeline.preprocessors if given.name == block)
+    told = [*names, *([pipeline.label] if job.drop and pipeline.label else [])]
+    return [name for name in told if seen["contents"].get(name) != contents.get(name)]
 
 
 def marks_of(pipeline: Pipeline) -> dict[str, str]:

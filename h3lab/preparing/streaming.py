@@ -27,7 +27,7 @@ from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, first_rows, fit
 from h3lab.preparing.from_sklearn import as_pipeline
-from h3lab.preparing.matching import lookups_of, matched, opened
+from h3lab.preparing.matching import lookups_of, matched, opened, settled
 from h3lab.preparing.passes import Job, Look, labelled_rows
 from h3lab.preparing.prepare import check_source, labelled, schema_of
 from h3lab.preparing.reuse import Reuse
@@ -70,9 +70,11 @@ def stream(
     counts: dict[str, Any] = {"passes": 0, "fit_seconds": 0.0}
     with workroom(Path(tempfile.gettempdir())) as folder:
         if not pipeline.fitted:
-            landed, matches = matched(pipeline, source, folder, counted, progress or _quiet)
+            show = progress or _quiet
+            landed = settled(pipeline, source, folder, counted, show, by_content=False)
+            landed, matches = matched(pipeline, landed, folder, counted, show)
             job = Job(pipeline, landed, parts, schema_of(pipeline, source), folder, drop, {})
-            job, fitted = fit(job, counted, progress or _quiet)
+            job, fitted = fit(job, counted, show)
             counts |= {**fitted, **matches}
             pipeline = job.pipeline.with_fitted(replace(job.pipeline.state, lookups=lookups_of(source)))
             _check_cross_fitted(pipeline)

@@ -29,7 +29,7 @@ def write(task: tuple[Shared, int]) -> dict[str, Any]:
     (job, reuse), number = task[0].value, task[1]
     started = time.perf_counter()
     store = None if job.store is None else worlds.load("h3lab.stores:open_store")(job.store)
-    changed = [block for block in job.pipeline.preprocessors if block.name not in reuse.places]
+    changed = [block for block in job.pipeline.preprocessors if block.name not in reuse.same.get(number, ())]
     table, keys, dropped = read(job, job.parts[number], changed if number in reuse.entries else None)
     same = {} if store is None else reuse.blocks(store, job, number, table.num_rows)
     if number in reuse.entries and not same:  # its rows are not those that were stored

@@ -14,12 +14,13 @@ from h3lab import worlds
 from h3lab.errors import DataError, UsageError, guided, redacted
 from h3lab.keys import Keyed
 from h3lab.source import Source
+from h3lab.sources.databases import is_database
 from h3lab.sources.datasets import examples
 from h3lab.sources.files import Files
 from h3lab.sources.formats import MODULES
 from h3lab.sources.frames import frame
 from h3lab.sources.iterators import iterated
-from h3lab.sources.sql import is_database, read_sql
+from h3lab.sources.sql import read_sql
 from h3lab.urls import is_url
 
 

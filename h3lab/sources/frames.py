@@ -5,7 +5,6 @@ It knows how such things become an Arrow table; it does not know where they came
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from h3lab.errors import DataError, UsageError
+from h3lab.serial.contents import table_digest
 from h3lab.source import PART_ROWS, Part, Source
 from h3lab.sources.tables import table_of
 
@@ -40,11 +40,11 @@ class Frame(Source):
 
     def _cut(self) -> list[Part]:
         starts = range(0, max(1, self.table.num_rows), PART_ROWS)
-        runs = [(start, min(PART_ROWS, self.table.num_rows - start)) for start in starts]
+        runs = [(start, self.table.slice(start, PART_ROWS)) for start in starts]
         # The version is the content: nothing else tells that a DataFrame of the same name has other rows today.
         return [
-            Part(index, rows, NAME, start, {"rows": [start, start + rows]}, digest_of(self.table.slice(start, rows)))
-            for index, (start, rows) in enumerate(runs)
+            Part(n, len(rows), NAME, start, {"rows": [start, start + len(rows)]}, table_digest([rows]))
+            for n, (start, rows) in enumerate(runs)
         ]
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
@@ -63,28 +63,6 @@ class Frame(Source):
 
     def size(self) -> str:
         return f"{self.table.num_rows:,} rows"
-
-
-def digest_of(table: pa.Table) -> str:
-    """16 hex digits of rows and their types."""
-    found = hashlib.sha1(usedforsecurity=False)
-
-    class Sink:
-        """What Arrow writes, digested and forgotten."""
-
-        closed = False
-
-        def write(self, data: Any) -> int:
-            found.update(data)
-            return len(data)
-
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    with pa.ipc.new_stream(pa.PythonFile(Sink(), mode="w"), table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    return found.hexdigest()[:16]
 
 
 def reopen(description: Mapping[str, Any]) -> NoReturn:

@@ -19,8 +19,9 @@ import pyarrow as pa
 
 from h3lab.errors import DataError, H3labError, UsageError
 from h3lab.preparing.workroom import storage_error, workroom
+from h3lab.serial.contents import table_digest
 from h3lab.source import PART_ROWS, Part, Source
-from h3lab.sources.frames import NAME, digest_of, frame
+from h3lab.sources.frames import NAME, frame
 from h3lab.sources.schemas import unify
 
 
@@ -98,7 +99,7 @@ def _put_down(made: Any, folder: Path, what: str) -> tuple[pa.Schema, list[Part]
         except OSError as error:
             raise storage_error(error, folder / "rows") from error
         rows = table.num_rows
-        parts.append(Part(number, rows, NAME, start, {"rows": [start, start + rows]}, digest_of(table)))
+        parts.append(Part(number, rows, NAME, start, {"rows": [start, start + rows]}, table_digest([table])))
         start += rows
     if not schema.names:
         raise DataError(

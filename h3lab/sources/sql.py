@@ -6,20 +6,18 @@ It knows keys, runs of rows and what can go wrong with servers; how a database's
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from h3lab.errors import DamagedData, DataError, H3labError, MissingExtra, UnknownName, UsageError, redacted
 from h3lab.keys import Keyed
 from h3lab.source import PART_ROWS, Part, Source
-from h3lab.sources import sqltypes
-from h3lab.worlds import PIP
+from h3lab.sources import cuts, databases, sqltypes
 
 #: How long a server that has gone is waited for, try after try.
 RETRY_SECONDS = (0.2, 1.0, 3.0)
@@ -61,7 +59,8 @@ class Sql(Source):
         return pa.schema(list(self._types.items()))
 
     def parts(self) -> Sequence[Part]:
-        """One query over the key finds where every ``PART_ROWS``-th row stands; no other column is read."""
+        """One query over the key finds where parts begin (:mod:`h3lab.sources.cuts`); no other column is read. The same
+        rows are cut the same, and a row more or less changes the part that it is in."""
         return list(self._once("parts", self._cut))
 
     def _cut(self) -> list[Part]:
@@ -106,11 +105,19 @@ class Sql(Source):
         """The URL without its password: give that by ``~/.pgpass`` or the driver's own environment variables, where the
         source is to be opened again."""
         own = {"table": self.table, "query": self.query, "key": list(self.key)}
-        return {"kind": "sql", "url": without_secrets(self.url), **own}
+        return {"kind": "sql", "url": databases.without_secrets(self.url), **own}
 
     @property
     def title(self) -> str:
-        return f"{'table ' + self.table if self.table else 'query'} of {without_secrets(self.url)}"
+        return f"{'table ' + self.table if self.table else 'query'} of {databases.without_secrets(self.url)}"
+
+    def size(self) -> str:
+        import sqlalchemy as sa
+
+        if "parts" in self.__dict__.get("_known", {}):
+            return super().size()
+        with self._asking("the number of its rows"), self._engine.connect() as connection:
+            return f"{connection.execute(sa.select(sa.func.count()).select_from(self._below())).scalar_one():,} rows"
 
     # ---- Inside
 
@@ -121,7 +128,7 @@ class Sql(Source):
 
     @property
     def _engine(self) -> Any:
-        return _engine(self.url)
+        return databases.engine(self.url)
 
     def _below(self) -> Any:
         """The table or query, as what a SELECT can be made from."""
@@ -163,24 +170,30 @@ class Sql(Source):
 
         below = self._below()
         key = [below.c[name] for name in self.key]
-        place = sa.func.row_number().over(order_by=key).label("h3_place")
+        # The database tells which keys are equal: it may ignore case, or blanks at the end.
         before = (sa.func.rank().over(order_by=key) - 1).label("h3_before")
-        placed = sa.select(*key, place, before).subquery("placed")
-        edge = sa.select(placed).where((placed.c.h3_place - 1) % PART_ROWS == 0).order_by(placed.c.h3_place)
         nulls = sa.select(sa.func.count()).select_from(below).where(sa.or_(*(c.is_(None) for c in key)))
-        greatest = sa.select(*key).order_by(*(c.desc() for c in key)).limit(1)
+        last: list[Any] = []
+        rows = 0
+
+        def pieces(connection: Any) -> Iterator[cuts.Piece]:
+            nonlocal last, rows
+            schema = pa.schema([(name, self._types[name]) for name in self.key])
+            asked = sa.select(*key, before).order_by(*key)
+            for found in connection.execution_options(yield_per=PART_ROWS).execute(asked).partitions():
+                keys = [tuple(row[:-1]) for row in found]
+                last, rows = sqltypes.told(keys[-1]), rows + len(keys)
+                hashes = cuts.hashes_of(sqltypes.to_arrow(keys, schema, f"{self.title}, its keys"))
+                yield keys, hashes, np.array([row[-1] for row in found], np.int64)
+
         with self._engine.connect() as connection:
             if missing := connection.execute(nulls).scalar_one():
                 raise DataError(
                     f"{self.title}: {missing} rows have no {' or '.join(self.key)}, which is their key. Leave them out "
                     "with query='SELECT ... WHERE ... IS NOT NULL', or take another key."
                 )
-            rows = int(connection.execute(sa.select(sa.func.count()).select_from(below)).scalar_one())
-            found = connection.execute(edge).all()
-            last = connection.execute(greatest).first()
-        # A run of equal keys may reach over an edge, and then belongs to the part that it begins in.
-        edges = {int(row[-1]): sqltypes.told(row[: len(key)]) for row in found}
-        return [(low, start) for start, low in sorted(edges.items())], sqltypes.told(last or ()), rows
+            edges = [(sqltypes.told(key), start) for key, start in cuts.cuts(pieces(connection), PART_ROWS)]
+        return edges, last, rows
 
     def _read(self, part: Part, wanted: list[str], where: str) -> pa.Table:
         import sqlalchemy as sa
@@ -238,51 +251,9 @@ class _Gone(DataError):
     """A server that may answer the next time: the drivers have one error for this and for much else."""
 
 
-def without_secrets(url: str) -> str:
-    """A database's URL without its password; ``sslmode`` and the like stay, which opening it again needs."""
-    url = re.sub(r"://([^/\s:]*):[^/\s]*@", r"://\1:***@", url)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*)=[^&\s]*", r"\1=***", url)
-
-
 def _said(error: Exception) -> str:
     """The driver's own words, in one line: SQLAlchemy adds the statement and a link."""
     return redacted(" ".join(str(getattr(error, "orig", None) or error).split())).rstrip(".")
-
-
-@lru_cache(maxsize=8)
-def _engine(url: str) -> Any:
-    """An engine without a pool: a connection that lay idle, or went through a fork, is worth less than the five
-    milliseconds of a new one."""
-    import sqlalchemy as sa
-
-    try:
-        return sa.create_engine(url, poolclass=sa.pool.NullPool)
-    except ImportError as error:
-        package = error.name or "the database's driver"
-        raise MissingExtra(
-            f"{redacted(url).partition('://')[0]}:// needs {package}, which is not installed. Install it with: "
-            f"pip install {PIP.get(package, package)}"
-        ) from error
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise UsageError(
-            f"{redacted(url)} is no database that can be opened: {redacted(str(error))}. Expected for example "
-            "postgresql+psycopg://user@host/database, or sqlite:///file.db."
-        ) from error
-
-
-def is_database(url: str) -> bool:
-    """Whether a URL names a database: its first word is a dialect of SQLAlchemy's."""
-    dialect = url.partition("://")[0].partition("+")[0]
-    return "://" in url and dialect in (
-        "postgresql",
-        "postgres",
-        "sqlite",
-        "mysql",
-        "mariadb",
-        "mssql",
-        "oracle",
-        "duckdb",
-    )
 
 
 def reopen(description: Mapping[str, Any]) -> Sql:
