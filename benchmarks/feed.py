@@ -2,8 +2,8 @@
 
 MNIST from $H3LAB_TEST_DATA/mnist.npz as float32, or random numbers of the same shape; one thread; CPU seconds of an
 epoch, each batch is read once (a product with a vector). All ways take turns, because the machine's speed drifts; the
-medians count. Then the disk: writing a feed, opening it, drawing its first shuffled batch, and an epoch by rows and
-in blocks while its pages are evicted again and again, as those of a feed that is larger than memory are.
+medians count. Then the disk: writing a feed, opening it, drawing its first shuffled batch; and epochs in a control
+group whose memory is a third of the feed (this needs root on Linux), by rows, in blocks, and by torch's DataLoader.
 """
 
 from __future__ import annotations
@@ -71,24 +71,44 @@ def ways(x: np.ndarray, y: np.ndarray, stored: Feed, size: int) -> dict[str, Cal
         "  in blocks": epoch(stored, False, shuffle="blocks"),
         "  balanced classes": epoch(stored, False, sampling="balanced"),
         "  bucketed by length": epoch(stored, False, bucket=True),
-        **loaders(x, y, size),
+        **loaders(x, y, stored, size),
     }
 
 
-def loaders(x: np.ndarray, y: np.ndarray, size: int) -> dict[str, Callable[[], Pairs]]:
+def loaders(x: np.ndarray, y: np.ndarray, stored: Feed, size: int) -> dict[str, Callable[[], Pairs]]:
+    """torch's, over the arrays in memory and over the maps of the stored feed."""
     try:
         import torch
     except ImportError:
         return {}
     torch.set_num_threads(1)
-    dataset = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
-    loader = torch.utils.data.DataLoader(dataset, batch_size=size, shuffle=True)
 
-    def run() -> Pairs:
-        for xb, yb in loader:
-            yield xb.numpy(), yb.numpy()
+    def run(dataset: Any) -> Callable[[], Pairs]:
+        loader = torch.utils.data.DataLoader(dataset, batch_size=size, shuffle=True)
+        return lambda: ((xb.numpy(), yb.numpy()) for xb, yb in loader)
 
-    return {"torch DataLoader": run}
+    memory = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    return {"torch DataLoader, in memory": run(memory), "torch DataLoader, over the maps": run(Mapped(stored))}
+
+
+class Mapped:
+    """The rows of a stored feed, one by one out of its memory maps, as a map-style data set."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.starts, self.maps = feed._rows.starts, []
+        for part in (feed.manifest or {})["parts"]:
+            x, y = (part["arrays"][name]["files"]["data"] for name in ("x", "y"))
+            paths = [Path(str(feed.url)) / "parts" / file["file"] for file in (x, y)]
+            maps = [np.memmap(p, f["dtype"], "r", shape=tuple(f["shape"])) for p, f in zip(paths, (x, y), strict=True)]
+            self.maps.append(maps)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, int]:
+        part = int(np.searchsorted(self.starts, row, "right")) - 1 if len(self.maps) > 1 else 0
+        x, y = self.maps[part]
+        return x[row - self.starts[part]].copy(), y[row - self.starts[part]]
 
 
 def measure(size: int, turns: int, x: np.ndarray, y: np.ndarray, stored: Feed) -> None:
@@ -138,55 +158,66 @@ def disk(folder: Path, gigabytes: float) -> None:
     subprocess.run([sys.executable, "-c", FIRST, str(folder / "large")], check=True)
 
 
-SCARCE = """
-import ctypes, re, sys, time
-from pathlib import Path
-from h3lab.feeds.feed import open_feed
-from h3lab.stores import columns
-feed, way, held, limit = open_feed(sys.argv[1]), sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
-for path in (Path(sys.argv[1]) / "parts").iterdir():
-    stat = path.stat()
-    columns._checked.add((str(path), stat.st_size, stat.st_mtime_ns))  # checking would read all of it first
+def epoch_of(folder: Path, way: str, seconds: float) -> None:
+    """Rows a second of an epoch, or of its beginning, in this process; the files are not in memory when it begins."""
+    feed = open_feed(folder)
+    for path in (folder / "parts").iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if way == "DataLoader":
+        import torch
 
-def evict():
-    for line in open("/proc/self/maps"):
-        if sys.argv[1] in line:
-            begin, end = (int(v, 16) for v in line.split()[0].split("-"))
-            assert not ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), 21)  # PAGEOUT
-
-def read():
-    return int(re.search(r"read_bytes: (\\d+)", open("/proc/self/io").read())[1])
-
-list(zip(range(1), feed.epoch(0, shuffle=False)))
-evict()
-each, rows, seen, seconds, before = feed.nbytes / len(feed), 0, 0, 0.0, read()
-began = time.perf_counter()
-for batch in feed.epoch(0, batch_size=256, shuffle=way, copy=False):
-    rows, seen = rows + len(batch), seen + len(batch) * each
-    if seen >= held:
-        seconds, seen = seconds + time.perf_counter() - began, 0
-        evict()
-        began = time.perf_counter()
-        if seconds > limit:
+        torch.set_num_threads(1)
+        loader = iter(torch.utils.data.DataLoader(Mapped(feed), batch_size=256, shuffle=True))
+    rows, vector, before, began = 0, np.ones(784, np.float32), bytes_read(), time.perf_counter()
+    given = loader if way == "DataLoader" else feed.epoch(0, batch_size=256, shuffle=way, copy=False)
+    for batch in given:
+        x = batch[0].numpy() if way == "DataLoader" else batch.x
+        rows += len(x)
+        x @ vector
+        if time.perf_counter() - began > seconds:
             break
-seconds += time.perf_counter() - began
-used = (read() - before) / (rows * each)
-print(f"  shuffle={way!r:9} {rows / seconds:10,.0f} rows/s, {used:.1f} bytes read for each that is used")
-"""
+    seconds = time.perf_counter() - began
+    used = (bytes_read() - before) / (rows * feed.nbytes / len(feed))
+    print(f"  {way:11} {rows / seconds:10,.0f} rows/s, {used:.1f} bytes read for each that is used", flush=True)
 
 
-def scarce(folder: Path, held: float, limit_seconds: float) -> None:
-    print(f"\nan epoch of it, batches of 256, its pages evicted after each {held / 1e6:,.0f} MB of rows", flush=True)
-    for way in ("rows", "blocks"):
-        arguments = [str(folder / "large"), way, str(held), str(limit_seconds)]
-        subprocess.run([sys.executable, "-c", SCARCE, *arguments], check=True)
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split("read_bytes: ")[1].split()[0])
+
+
+def scarce(folder: Path, turns: int, limit_seconds: float) -> None:
+    memory = int(open_feed(folder / "large").nbytes / 3)
+    version1 = Path("/sys/fs/cgroup/memory")
+    group = (version1 if version1.is_dir() else Path("/sys/fs/cgroup")) / f"h3lab-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if version1.is_dir() else "memory.max")).write_text(str(memory))
+    except OSError as error:
+        print(f"\nno control group, so nothing is said of a feed larger than memory: {error}")
+        return
+    ahead = sorted({path.read_text().strip() for path in Path("/sys/block").glob("*/queue/read_ahead_kb")})
+    print(
+        f"\nan epoch of it, batches of 256, in {memory / 1e6:,.0f} MB of memory; a fault reads {ahead} KB", flush=True
+    )
+    enter = f"echo $$ > {group}/cgroup.procs && exec "
+    for way in ("blocks", "rows", "DataLoader") * turns:
+        command = f"{enter} {sys.executable} {__file__} --epoch {way} --folder {folder / 'large'}"
+        subprocess.run(["sh", "-c", f"{command} --seconds {limit_seconds}"], check=True)
+    group.rmdir()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--gigabytes", type=float, default=4.0)
+    for name, kind in (("epoch", str), ("folder", Path), ("seconds", float)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.epoch:
+        epoch_of(options.folder, options.epoch, options.seconds)
+        return
     x, y = data()
     folder = Path(tempfile.mkdtemp(prefix="h3-feed-"))
     try:
@@ -194,7 +225,7 @@ def main() -> None:
         for size in (64, 256):
             measure(size, options.turns, x, y, open_feed(stored.url))
         disk(folder, options.gigabytes)
-        scarce(folder, 256e6, 10.0)
+        scarce(folder, 3, 20.0)
     finally:
         shutil.rmtree(folder)
 

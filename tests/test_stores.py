@@ -13,8 +13,7 @@ from h3lab.batch import Batch
 from h3lab.errors import DamagedData, DataError, StorageError
 from h3lab.feeds.feed import Feed, open_feed
 from h3lab.feeds.rows import columns
-from h3lab.stores import columns as columns_module
-from h3lab.stores import open_store
+from h3lab.stores import checks, open_store
 from h3lab.stores.columns import FORMAT, Columns
 from h3lab.testing import STORE_CHECKS
 from h3lab.testing.stores import some_batches
@@ -93,8 +92,8 @@ def test_sizes_are_checked_before_any_row_is_read(tmp_path):
 
 def test_bytes_are_checked_once_a_process_and_change(tmp_path, monkeypatch):
     store, calls = committed(tmp_path), []
-    crc32 = columns_module.zlib.crc32
-    monkeypatch.setattr(columns_module.zlib, "crc32", lambda *given: calls.append(given) or crc32(*given))
+    crc32 = checks.zlib.crc32
+    monkeypatch.setattr(checks.zlib, "crc32", lambda *given: calls.append(given) or crc32(*given))
     for _ in range(3):
         Columns(tmp_path).read(store.manifest()["parts"][0])
     assert len(calls) == 3  # x, y and keys, not nine

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from h3lab.batch import Batch
+from h3lab.feeds.ahead import Ahead
 from h3lab.feeds.rows import Rows, batch_of, columns, is_sparse
 
 #: Rows are gathered a few batches at a time: each gather costs some microseconds however few the rows are, and a
@@ -18,6 +19,8 @@ from h3lab.feeds.rows import Rows, batch_of, columns, is_sparse
 CHUNK_BYTES = 1 << 20
 #: Rows of many parts are gathered more at a time, because each part costs some microseconds too.
 ROWS_A_PART, LARGEST_CHUNK_BYTES = 32, 32 << 20
+#: In order a window is fetched in so many pieces, so that the first batch need not wait for all of it.
+IN_ORDER = 16
 
 
 def steps(count: int, batch_size: int) -> int:
@@ -53,36 +56,68 @@ def gathered_at_once(rows: Rows, size: int) -> int:
 
 
 def shuffled(
-    rows: Rows, order: np.ndarray, batch_size: int, rank: int, ranks: int, start: int, copy: bool
+    rows: Rows, order: np.ndarray, batch_size: int, rank: int, ranks: int, start: int, copy: bool, window: int = 0
 ) -> Iterator[Batch]:
-    """A rank's batches of an order, from batch ``start`` on. Without ``copy`` a batch is valid until the next one."""
-    count = steps(len(order), batch_size)
+    """A rank's batches of an order, from batch ``start`` on. Without ``copy`` a batch is valid until the next one.
+    ``window``: so many rows of the order are fetched ahead of those in use; 0 where memory is expected to hold all,
+    which a store far away then fetches first, several parts at once."""
     low, high = share(batch_size, rank, ranks)
-    size = high - low
-    mine = shares(order, batch_size, rank, ranks)
-    at_once = gathered_at_once(rows, size)
+    mine, size = shares(order, batch_size, rank, ranks), high - low
+    ahead, rows = _ahead(rows, mine, -(-window // ranks), start * size)
+    try:
+        yield from _gathered(rows, mine, len(order), batch_size, size, start, copy, ahead)
+    finally:
+        if ahead is not None:
+            ahead.close()
+
+
+def _gathered(
+    rows: Rows, mine: np.ndarray, whole: int, batch_size: int, size: int, start: int, copy: bool, ahead: Ahead | None
+) -> Iterator[Batch]:
+    """Batches of ``size`` of a rank's rows; in all, ``whole`` rows come in batches of ``batch_size``."""
+    count, at_once = steps(whole, batch_size), gathered_at_once(rows, size)
     if rows.window:  # no more than a window, so that rows of two of them are there at most
         at_once = max(1, min(at_once, rows.window * len(rows) // len(rows.parts) // batch_size))
     buffers: dict[str, np.ndarray] | None = None if copy else {}
     for begin in range(start, count, at_once):
-        chunk = rows.gather(mine[begin * size : (begin + at_once) * size], buffers)
+        at = mine[begin * size : (begin + at_once) * size]
+        if ahead is not None:
+            ahead.until(begin * size + len(at))
+        chunk = rows.gather(at, buffers)
         named = list(columns(chunk).items())
         last = min(begin + at_once, count)
         for number in range(begin, last):
-            total = min(batch_size, len(order) - number * batch_size)
+            total = min(batch_size, whole - number * batch_size)
             a, b = (number - begin) * size, (number - begin + 1) * size
             if number == count - 1:
                 b = len(chunk)
             yield batch_of({name: column[a:b] for name, column in named}, total)
 
 
-def in_order(rows: Rows, batch_size: int, rank: int, ranks: int, start: int, copy: bool) -> Iterator[Batch]:
+def in_order(
+    rows: Rows, batch_size: int, rank: int, ranks: int, start: int, copy: bool, window: int
+) -> Iterator[Batch]:
     """As :func:`shuffled`, in the order of the source; without ``copy`` a batch may be a view of the rows."""
-    for number in range(start, steps(len(rows), batch_size)):
-        begin = number * batch_size
-        total = min(batch_size, len(rows) - begin)
-        low, high = share(total, rank, ranks)
-        batch = rows.run(begin + low, begin + high, copy=copy)
-        named = columns(batch)
-        # Frameworks take no read-only arrays, and memory maps are read-only.
-        yield batch_of({n: c if is_sparse(c) or c.flags.writeable else c.copy() for n, c in named.items()}, total)
+    each = -(-window // IN_ORDER)
+    ahead, rows = _ahead(rows, np.arange(len(rows)), each, start * batch_size, IN_ORDER)
+    try:
+        for number in range(start, steps(len(rows), batch_size)):
+            begin = number * batch_size
+            total = min(batch_size, len(rows) - begin)
+            low, high = share(total, rank, ranks)
+            if ahead is not None:
+                ahead.until(begin + total)
+            batch = rows.run(begin + low, begin + high, copy=copy)
+            named = columns(batch)
+            # Frameworks take no read-only arrays, and memory maps are read-only.
+            yield batch_of({n: c if is_sparse(c) or c.flags.writeable else c.copy() for n, c in named.items()}, total)
+    finally:
+        if ahead is not None:
+            ahead.close()
+
+
+def _ahead(rows: Rows, order: np.ndarray, window: int, begin: int, depth: int = 1) -> tuple[Ahead | None, Rows]:
+    """Who fetches the rows of an order from ``begin`` on, and the rows to gather then."""
+    if rows.runs is None or not (window or rows.runs.far):
+        return None, rows
+    return Ahead(rows.runs, order, window or max(1, len(order)), begin, depth), rows.runs.rows

@@ -220,11 +220,12 @@ class Feed:
         if rank >= whole("ranks", ranks, 1):
             raise UsageError(f"rank={rank} of ranks={ranks} came; ranks count from 0.")
         order = orders.settled(self, orders.Order(shuffle, sampling, bucket))
+        window = orders.blocks(self)[1] if order.shuffle in ("blocks", False) else 0
         if not shuffle and self._picked is None:
-            return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy)
+            return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy, window)
         at = order.positions(self, number, seed, batch_size)
         at = at if self._picked is None else self._picked[at]
-        batches = epochs.shuffled(self._rows, at, batch_size, rank, ranks, start, copy)
+        batches = epochs.shuffled(self._rows, at, batch_size, rank, ranks, start, copy, window)
         # A row that was drawn by its weight must not be counted by it too.
         weighted = isinstance(sampling, str) and sampling == "weighted"
         return (replace(batch, weight=None) for batch in batches) if weighted else batches

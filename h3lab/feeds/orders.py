@@ -75,9 +75,8 @@ class Order:
             parts = np.searchsorted(feed._rows.starts, at, "right") - 1
             order = order[in_windows(parts, feed._rows.window, number, seed)]
         elif self.shuffle == "blocks":
-            row_bytes = max(1, feed.nbytes // max(1, count))
-            block = max(1, BLOCK_BYTES // row_bytes)
-            order = order[in_blocks(count, block, max(1, WINDOW_BYTES // (block * row_bytes)), number, seed)]
+            block, window = blocks(feed)
+            order = order[in_blocks(count, block, window // block, number, seed)]
         elif self.shuffle:
             mixed = permutation(count, number, seed)
             order = mixed if self.sampling is None else order[mixed]
@@ -115,8 +114,7 @@ def settled(feed: Feed, order: Order) -> Order:
     limit = shuffle_bytes()
     if feed.url is None or feed.nbytes <= limit:
         return replace(order, shuffle="rows")
-    row_bytes = max(1, feed.nbytes // max(1, len(feed)))
-    block, window = (max(1, size // row_bytes) for size in (BLOCK_BYTES, WINDOW_BYTES))
+    block, window = blocks(feed)
     warnings.warn(
         f"this feed has {feed.nbytes / 1e9:.2f} GB, more than the {limit / 1e9:.2f} GB that are counted on to stay in "
         f"memory, so it is shuffled in blocks: runs of {block:,} rows in a random order, and rows mixed among "
@@ -125,6 +123,13 @@ def settled(feed: Feed, order: Order) -> Order:
         stacklevel=3,
     )
     return replace(order, shuffle="blocks")
+
+
+def blocks(feed: Feed) -> tuple[int, int]:
+    """Rows of a block, and of a window of blocks."""
+    row_bytes = max(1, feed.nbytes // max(1, len(feed)))
+    block = max(1, BLOCK_BYTES // row_bytes)
+    return block, block * max(1, WINDOW_BYTES // (block * row_bytes))
 
 
 def _on_the_way(order: Order) -> Order:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,8 +49,9 @@ def bytes_of(column: Column) -> int:
 class Rows:
     """Batches in a row. ``parts`` may be a lazy sequence, read when a row of it is asked for; ``lengths`` are their
     rows; ``nbytes`` what they weigh in all; ``one`` reads a single array of a part, by number and name, where that is
-    less than the part. ``window``: where a part costs work, how many to go through at a time (0: all). All parts have
-    the same arrays with the same types and shapes of a row."""
+    less than the part. ``window``: where a part costs work, how many to go through at a time (0: all). ``runs``: the
+    same rows for whoever fetches them before they are gathered. All parts have the same arrays with the same types and
+    shapes of a row."""
 
     def __init__(
         self,
@@ -59,8 +60,9 @@ class Rows:
         nbytes: int,
         one: Callable[[int, str], Column | None] | None = None,
         window: int = 0,
+        runs: Runs | None = None,
     ) -> None:
-        self.parts, self.nbytes, self.window = parts, nbytes, window
+        self.parts, self.nbytes, self.window, self.runs = parts, nbytes, window, runs
         self._one = one or (lambda number, name: columns(parts[number]).get(name))
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
@@ -137,6 +139,15 @@ class Rows:
                 out[slot] = part[name][rows]
             picked[name] = out
         return batch_of(picked)
+
+
+class Runs(NamedTuple):
+    """Rows of which nothing has been read, nor checked, before ``fetch(part, begin, end)`` has done so with a run;
+    threads may fetch at once. ``far``: whoever gathers first without it waits for one part after another."""
+
+    rows: Rows
+    fetch: Callable[[int, int, int], Any]
+    far: bool = False
 
 
 def positions(index: Any, count: int) -> np.ndarray:

@@ -19,8 +19,8 @@ import mmap
 import os
 import re
 import secrets
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,18 @@ import numpy as np
 from h3lab.batch import Batch
 from h3lab.errors import DamagedData, DataError, StorageError
 from h3lab.feeds import rows
-from h3lab.feeds.rows import Rows, is_sparse
+from h3lab.feeds.rows import Rows, Runs, is_sparse
 from h3lab.home import read_json, replace_file
 from h3lab.serial import codec
+from h3lab.stores import checks
 
-#: Number of the layout; a reader refuses a higher one.
-FORMAT = 1
+#: Number of the layout; a reader refuses another one.
+FORMAT = 2
 #: Manifests that are kept, so that a feed that was just opened can still be read after the next commit.
 KEPT = 2
 _CHUNK = 1 << 23
 _SPECIAL = re.compile(r"[^\w.-]")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-#: Files whose bytes this process has already checked: (path, size, time of change).
-_checked: set[tuple[str, int, int]] = set()
 
 
 class Columns:
@@ -76,14 +75,13 @@ class Columns:
     def _write_file(self, name: str, array: np.ndarray) -> dict[str, Any]:
         view = memoryview(array.reshape(-1).view(np.uint8).data if array.size else b"")
         draft = self._parts / f".draft.{os.getpid()}.{secrets.token_hex(8)}"
-        sha, crc = hashlib.sha256(), 0
+        sha = hashlib.sha256()
         try:
             self._parts.mkdir(parents=True, exist_ok=True)
             with open(draft, "xb", buffering=0) as file:
                 for start in range(0, len(view), _CHUNK):
                     chunk = view[start : start + _CHUNK]
                     sha.update(chunk)
-                    crc = zlib.crc32(chunk, crc)
                     while chunk:
                         chunk = chunk[file.write(chunk) :]
             final = self._parts / f"{_SPECIAL.sub('_', name)}.{sha.hexdigest()[:16]}"
@@ -93,7 +91,7 @@ class Columns:
         finally:
             if draft.exists():
                 draft.unlink()
-        return {"file": final.name, "size": len(view), "sha256": sha.hexdigest(), "crc32": crc}
+        return {"file": final.name, "size": len(view), "sha256": sha.hexdigest(), "sums": checks.sums(view)}
 
     def commit(self, manifest: Mapping[str, Any], pipeline_document: Any = None) -> int:
         """Make ``manifest`` (JSON-able, with ``parts``, the entries of :meth:`write`, in order) the current one, and
@@ -137,8 +135,7 @@ class Columns:
 
     def manifest(self, number: int | None = None) -> dict[str, Any]:
         """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer."""
-        numbers = self._numbers()
-        if not numbers:
+        if not (numbers := self._numbers()):
             raise StorageError(
                 f"no feed is stored in {self.folder}. Make one with lab.prepare(pipeline, rows, to=...)."
             )
@@ -153,8 +150,9 @@ class Columns:
             layout = found["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedData(f"{path} cannot be read; prepare the feed again.") from error
-        if layout > FORMAT:
-            raise StorageError(f"{path} has layout {layout}; this h3lab reads up to {FORMAT}. Update h3lab.")
+        if layout != FORMAT:
+            what = "Update h3lab." if layout > FORMAT else "Prepare the feed again."
+            raise StorageError(f"{path} has layout {layout}; this h3lab reads {FORMAT}. {what}")
         return found
 
     def pipeline(self, manifest: Mapping[str, Any]) -> Any:
@@ -181,35 +179,50 @@ class Columns:
             array = entries[number]["arrays"].get(name)
             return None if array is None else self._column(array)
 
-        nbytes = sum(entry["size"] for entry in entries)
-        return Rows(Parts(self.read, entries), [entry["rows"] for entry in entries], nbytes, one)
+        nbytes, lengths = sum(entry["size"] for entry in entries), [entry["rows"] for entry in entries]
+        unchecked = Rows(Parts(partial(self.read, check=False), entries), lengths, nbytes)
+        runs = Runs(unchecked, lambda number, begin, end: self._fetch(entries[number], begin, end))
+        return Rows(Parts(self.read, entries), lengths, nbytes, one, runs=runs)
 
-    def read(self, entry: Mapping[str, Any]) -> Batch:
-        """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says."""
-        return rows.batch_of({name: self._column(array) for name, array in entry["arrays"].items()})
+    def read(self, entry: Mapping[str, Any], check: bool = True) -> Batch:
+        """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says; without
+        ``check``, only of what its rows cannot be found without."""
+        return rows.batch_of({name: self._column(array, check) for name, array in entry["arrays"].items()})
 
-    def _column(self, array: Mapping[str, Any]) -> Any:
-        pieces = {piece: self._map(file) for piece, file in array["files"].items()}
+    def _fetch(self, entry: Mapping[str, Any], begin: int, end: int) -> None:
+        """Read and check a run of a part's rows, so that they lie in memory when they are gathered."""
+        for array in entry["arrays"].values():
+            files, first, last = dict(array["files"]), begin, end
+            if array["kind"] == "csr":
+                first, last = self._map(files.pop("indptr"))[[begin, end]].tolist()
+            for file in files.values():
+                each = file["size"] // max(1, file["shape"][0])
+                self._file(file).fetch(first * each, last * each)
+
+    def _column(self, array: Mapping[str, Any], check: bool = True) -> Any:
+        pieces = {piece: self._map(file, check or piece == "indptr") for piece, file in array["files"].items()}
         if array["kind"] == "dense":
             return pieces["data"]
         from scipy import sparse
 
         return sparse.csr_matrix((pieces["data"], pieces["indices"], pieces["indptr"]), tuple(array["shape"]))
 
-    def _map(self, file: Mapping[str, Any]) -> np.ndarray:
-        path, dtype, shape = self._parts / file["file"], np.dtype(file["dtype"]), tuple(file["shape"])
-        seen = self._look(file)
+    def _map(self, file: Mapping[str, Any], check: bool = True) -> np.ndarray:
+        dtype, shape = np.dtype(file["dtype"]), tuple(file["shape"])
+        known = self._file(file)
         if not file["size"]:
             return np.empty(shape, dtype)
-        with open(path, "rb") as opened:
-            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        if seen not in _checked:
-            if len(mapped) != file["size"] or zlib.crc32(mapped) != file["crc32"]:
-                raise DamagedData(f"{path} is damaged: its bytes are not those that were written. Prepare again.")
-            _checked.add(seen)
+        with open(known.path, "rb") as opened:
+            mapped = mmap.mmap(opened.fileno(), file["size"], access=mmap.ACCESS_READ)
+        if check:
+            known.check(memoryview(mapped))
+        checks.scatter(mapped)
         return np.frombuffer(mapped, dtype).reshape(shape)
 
-    def _look(self, file: Mapping[str, Any]) -> tuple[str, int, int]:
+    def _file(self, file: Mapping[str, Any]) -> checks.Checked:
+        return checks.known(self._parts / file["file"], self._look(file), file["sums"])
+
+    def _look(self, file: Mapping[str, Any]) -> os.stat_result:
         path = self._parts / file["file"]
         try:
             found = path.stat()
@@ -219,7 +232,7 @@ class Columns:
             raise DamagedData(
                 f"{path} has {found.st_size:,} bytes, {file['size']:,} were written; it is damaged. Prepare again."
             )
-        return str(path), found.st_size, found.st_mtime_ns
+        return found
 
     def collect_garbage(self) -> int:
         """Remove what none of the last two manifests names, and return its bytes. Only while nobody writes parts."""

@@ -26,7 +26,7 @@ from h3lab import home
 from h3lab.batch import Batch
 from h3lab.errors import DamagedData, DataError, H3labError, StorageError, redacted
 from h3lab.feeds import rows
-from h3lab.feeds.rows import Rows
+from h3lab.feeds.rows import Rows, Runs
 from h3lab.serial import codec
 from h3lab.stores import tables
 from h3lab.stores.columns import FORMAT, KEPT, Columns, Parts
@@ -163,8 +163,10 @@ class Parquet:
         there = self._listing("parts")
         for entry in entries:
             self._look(entry, there)
-        parts = Parts(self.read, entries)
-        return Rows(parts, [entry["rows"] for entry in entries], sum(entry["size"] for entry in entries))
+        parts, lengths = Parts(self.read, entries), [entry["rows"] for entry in entries]
+        nbytes = sum(entry["size"] for entry in entries)
+        runs = Runs(Rows(parts, lengths, nbytes), lambda number, begin, end: parts[number], far=True)
+        return Rows(parts, lengths, nbytes, runs=runs)
 
     def read(self, entry: Mapping[str, Any]) -> Batch:
         """The rows of one part, mapped read-only from this machine's cache. DamagedData names a file whose rows are not
