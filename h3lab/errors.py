@@ -41,10 +41,31 @@ _ELSEWHERE = {
 }
 
 
+#: What a parameter that holds a secret has in its name, whatever the store calls it.
+_SECRET = r"[\w.%-]*(?:pass|pwd|secret|token|key|auth|cred|sig|delegation)[\w.%-]*"
+
+
 def redacted(text: str) -> str:
     """A text without the passwords and query values of the URLs in it."""
-    text = re.sub(r"://([^/\s:]*):[^/\s]*@", r"://\1:***@", text)
-    return re.sub(r"(://\S*?[?&][^=\s]*)=\S*", r"\1=***", text)
+    text = re.sub(r"(://\S*?[?&][^=\s]*)=(?!\*\*\*(?:\s|$))\S*", r"\1=***", without_passwords(text))
+    return re.sub(r"(?i)\b(password|passwd|pwd)( ?= ?)(?:'[^']*'|[^\s'&;,)]+)", r"\1\2***", text)  # libpq's way
+
+
+def without_passwords(text: str) -> str:
+    """A text whose URLs have ``***`` for a password, and for the values of parameters that are called like one.
+
+    Nobody escapes a password before the first error, so ``@ / : ? #`` and blanks may stand in it. All up to the last
+    ``@`` counts: of a text that begins with a URL to the end of its line, else to the next blank, or beyond it where
+    no ``@`` and no port stands before. Rather too much is hidden than a character too few.
+    """
+    alone = re.match(r"\s*(?:[\w+.-]+::)*[\w+.-]+://", text) is not None
+    port = r"\d{1,5}(?![^/?#\s,;.)\]'\"])"
+    password = rf"(?:.*@|(?!{port}|\*\*\*)[^/\s]+)" if alone else rf"(?:\S*@|(?!{port}|\s).*@)"
+    # user@host:port is whole, a::b is a URL within a URL, and what is hidden already stays.
+    found = rf"(://[^/\s:@]*@[^/\s:@]+:{port})|(://[^/\s:]*):(?!\*\*\*@[^\s@]*(?:\s|$)|:[\w+.-]+://){password}"
+    text = re.sub(found, lambda match: match[1] or f"{match[2]}:***" + "@" * match[0].endswith("@"), text)
+    value = r"(?!\*\*\*(?:[&\s]|$))(?:[^&\s]|&(?![\w.%-]+=)" + (r"|[^\S\n])*" if alone else ")*")
+    return re.sub(rf"(?i)([?&]{_SECRET})={value}", r"\1=***", text)
 
 
 class H3labError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from h3lab.errors import MissingExtra, UnknownName, UsageError, redacted
@@ -9,6 +10,9 @@ from h3lab.worlds import PIP
 
 #: What a URL usually begins with; fsspec knows more.
 _SCHEMES = "file s3 gs abfs hdfs webhdfs http https ftp sftp smb memory zip tar github postgresql mysql sqlite".split()
+
+#: What has a bucket where other URLs have a host; user and password before it would be part of its name.
+_BUCKETS = ("s3", "s3a", "gs", "gcs")
 
 
 def is_url(text: str) -> bool:
@@ -22,6 +26,7 @@ def reached(text: str) -> tuple[Any, str]:
 
     if not is_url(text):
         return fsspec.filesystem("file"), text
+    _check(text)
     try:
         system, path = fsspec.core.url_to_fs(text)
         return system, path
@@ -35,3 +40,20 @@ def reached(text: str) -> tuple[Any, str]:
         if "Protocol not known" in str(error):
             raise UnknownName("kind of URL", scheme, _SCHEMES, redacted(text)) from error
         raise UsageError(f"{redacted(text)} cannot be opened: {redacted(str(error))}.") from error
+
+
+def _check(text: str) -> None:
+    """UsageError for a password that a library would take for a port, a path or a bucket, and show."""
+    for url in re.split(r"::(?=[\w+.-]+://)", text):
+        scheme, _, rest = url.partition("://")
+        place = re.split("[/?#]", rest, maxsplit=1)[0]
+        if "@" in rest and not re.fullmatch(r"(?:.*@)?(?:\[.*\]|[^:]*)(?::\d*)?", place):
+            raise UsageError(
+                f"{redacted(text)}: what is password and what is host cannot be told. Write / ? # and @ of the "
+                "password as %2F %3F %23 and %40."
+            )
+        if scheme in _BUCKETS and ":" in place.rpartition("@")[0]:
+            raise UsageError(
+                f"{redacted(text)}: {scheme}:// takes no key and secret in its URL. Leave them to the environment (for "
+                "s3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) or to fsspec's configuration."
+            )

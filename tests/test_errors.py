@@ -2,8 +2,12 @@
 
 import inspect
 import pickle
+import re
+from urllib.parse import quote
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from h3lab import errors
 from h3lab.errors import H3labError, NonFiniteLoss, UnknownName, UsageError
@@ -75,15 +79,72 @@ def test_a_loss_that_is_no_number_tells_its_step():
     [
         ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me:se@cret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:top/secret@host/db", "postgresql://me:***@host/db"),
+        ("s3://key:Aws/Secret+x@bucket/a.csv", "s3://key:***@bucket/a.csv"),
         ("amqp://:secret@host", "amqp://:***@host"),
+        ("postgresql://me:secret", "postgresql://me:***"),
         ("s3://bucket/key?token=abc&x=1", "s3://bucket/key?token=***"),
+        ("GET /a.csv?op=OPEN&delegation=abc failed", "GET /a.csv?op=OPEN&delegation=*** failed"),
+        ("no connection: password=geheim host=db", "no connection: password=*** host=db"),
         ("no url: a:b@c", "no url: a:b@c"),
         ("https://host/path", "https://host/path"),
+        ("webhdfs://root@host:9870/a@b.csv", "webhdfs://root@host:9870/a@b.csv"),
         ("two: ftp://a:b@c/d and ftp://e:f@g", "two: ftp://a:***@c/d and ftp://e:***@g"),
+        ("zip://a.zip::ftp://me:my secret@host/b", "zip://a.zip::ftp://me:***@host/b"),
+        ("cannot reach ftp://me:my secret@host/b", "cannot reach ftp://me:***@host/b"),
+        ("no answer of http://host:80/x, ask me@x.org", "no answer of http://host:80/x, ask me@x.org"),
+        ("no bucket s3://bucket: ask me@x.org", "no bucket s3://bucket: ask me@x.org"),
+        (
+            "ask me@x.org about ftp://me:a@b@host/c, or you@x.org",
+            "ask me@x.org about ftp://me:***@host/c, or you@x.org",
+        ),
     ],
 )
 def test_passwords_are_not_shown(text, shown):
     assert errors.redacted(text) == shown
+    assert errors.redacted(shown) == shown
+
+
+def test_what_opens_a_database_again_stays():
+    url = "postgresql://me:se?c/ret@h/x?sslmode=require&options=-c%20a"
+    assert errors.without_passwords(url) == "postgresql://me:***@h/x?sslmode=require&options=-c%20a"
+    for hidden in ("password=geheim", "sslmode=require&sslpassword=geheim&b=1", "authToken=geheim", "key=a&geheim"):
+        assert "geheim" not in errors.without_passwords(f"postgresql://127.0.0.1/x?{hidden}")
+
+
+SECRETS = st.text(st.sampled_from("ab1XÄ@/:?#%&=+ .-_~!$'\"()[]{}|\\"), min_size=4, max_size=12)
+PLACES = ("127.0.0.1:5432/db", "host/a/b.csv", "[::1]:80/x", "bucket", "host/db?sslmode=require")
+
+
+@given(SECRETS, st.sampled_from(["", "me", "me.too", "AKIA123"]), st.sampled_from(PLACES))
+@settings(max_examples=500)
+def test_no_password_survives_in_any_form(secret, user, place):
+    for written in (secret, quote(secret), quote(secret, safe="")):
+        assume(written not in f"s3://{user}:***@{place}")
+        url = f"s3://{user}:{written}@{place}"
+        for shown in (errors.redacted(url), errors.without_passwords(url)):
+            assert shown == errors.without_passwords(f"s3://{user}:x@{place}") or "?" in place
+            assert written not in shown
+
+
+@given(SECRETS.filter(lambda text: not text.startswith(" ")), st.sampled_from(PLACES))
+@settings(max_examples=500)
+def test_no_password_survives_in_a_message(secret, place):
+    assume(not re.match(r"\d{1,5}\W", secret))  # a port
+    assume(not (" " in secret and "@" in secret))  # the first @ may be that of a URL, and the blank its end
+    url = f"ftp://me:{secret}@{place}"
+    text = f"mail me@x.org: cannot reach {url}, nor s3://bucket/a.csv; is it {url!r}?"
+    assert secret not in errors.redacted(text)
+
+
+@given(SECRETS, st.sampled_from(["password", "sslpassword", "token", "aws_secret", "api_key", "X-Amz-Signature"]))
+@settings(max_examples=500)
+def test_no_parameter_survives_in_any_form(secret, name):
+    for written in (secret, quote(secret, safe="")):
+        assume(written not in f"postgresql://host/db?sslmode=require&{name}=***")
+        for shown in (errors.redacted, errors.without_passwords):
+            assert written not in shown(f"postgresql://host/db?sslmode=require&{name}={written}")
+            assert written not in shown(f"https://host/a.csv?{name}={written}&sslmode=require")
 
 
 # ---- Calls that do not fit --------------------------------------------------------------------------------

@@ -751,6 +751,23 @@ def test_redacted(text, shown):
         assert redacted(text) == shown
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://key:{}@bucket/a.csv",
+        "s3://key:{}/x@bucket/a.csv",
+        "ftp://me:{}/x@127.0.0.1:9/a.csv",
+        "http://me:{}?x@127.0.0.1:9/a.csv",
+        "webhdfs://me:{}#x@127.0.0.1:9/a.csv",
+        "zip://a.csv::ftp://me:{}/x@127.0.0.1:9/a.zip",
+    ],
+)
+def test_a_password_that_a_library_takes_for_something_else_is_not_shown(url):
+    with pytest.raises(UsageError, match="cannot be told|takes no key and secret") as caught:
+        read(url.format("geheim"))
+    assert "geheim" not in str(caught.value)
+
+
 def test_compressed_text(tmp_path):
     data = write_csv([(str(n), "x") for n in range(200)], "\n", csv.QUOTE_MINIMAL, True)
     squeezed = {"a.csv.bz2": bz2.compress(data), "a.csv.gz": gzip.compress(data)}

@@ -1,4 +1,4 @@
-"""Databases by URL: how one is opened, and what of its URL may be shown."""
+"""Databases by their SQLAlchemy URLs: how one is opened, and what says that it cannot be."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any
 from h3lab.errors import MissingExtra, UsageError, redacted
 from h3lab.worlds import PIP
 
-
-def without_secrets(url: str) -> str:
-    """A database's URL without its password; ``sslmode`` and the like stay, which opening it again needs."""
-    url = re.sub(r"://([^/\s:]*):[^/\s]*@", r"://\1:***@", url)
-    return re.sub(r"(?i)([?&][^=&\s]*(?:pass|pwd|secret|token|key)[^=&\s]*)=[^&\s]*", r"\1=***", url)
+#: A password with an @ as it is: SQLAlchemy takes what comes behind it for a host, and drivers show that.
+_SEVERAL = re.compile(r"[\w+]+://[^:/]*:[^@]*@(?:(?!\?[\w.-]+=).)*@", re.DOTALL)
 
 
 @lru_cache(maxsize=8)
@@ -22,6 +19,11 @@ def engine(url: str) -> Any:
     milliseconds of a new one."""
     import sqlalchemy as sa
 
+    if _SEVERAL.match(url):
+        raise UsageError(
+            f"{redacted(url)}: more than one @ came, so what is password and what is host cannot be told. Write each @ "
+            "of the password as %40."
+        )
     try:
         return sa.create_engine(url, poolclass=sa.pool.NullPool)
     except ImportError as error:
@@ -32,9 +34,14 @@ def engine(url: str) -> Any:
         ) from error
     except (sa.exc.ArgumentError, ValueError) as error:
         raise UsageError(
-            f"{redacted(url)} is no database that can be opened: {redacted(str(error))}. Expected for example "
+            f"{redacted(url)} is no database that can be opened: {_said(error)}. Expected for example "
             "postgresql+psycopg://user@host/database, or sqlite:///file.db."
-        ) from error
+        ) from None
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a URL. Python quotes a port that is no number, which may be a password."""
+    return "its port is no number" if type(error) is ValueError else redacted(str(error)).rstrip(".")
 
 
 def is_database(url: str) -> bool:

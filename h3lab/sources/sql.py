@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from h3lab.errors import DamagedData, DataError, H3labError, MissingExtra, UnknownName, UsageError, redacted
+from h3lab.errors import (
+    DamagedData,
+    DataError,
+    H3labError,
+    MissingExtra,
+    UnknownName,
+    UsageError,
+    redacted,
+    without_passwords,
+)
 from h3lab.keys import Keyed
 from h3lab.source import PART_ROWS, Part, Source
 from h3lab.sources import cuts, databases, sqltypes
@@ -105,11 +114,11 @@ class Sql(Source):
         """The URL without its password: give that by ``~/.pgpass`` or the driver's own environment variables, where the
         source is to be opened again."""
         own = {"table": self.table, "query": self.query, "key": list(self.key)}
-        return {"kind": "sql", "url": databases.without_secrets(self.url), **own}
+        return {"kind": "sql", "url": without_passwords(self.url), **own}
 
     @property
     def title(self) -> str:
-        return f"{'table ' + self.table if self.table else 'query'} of {databases.without_secrets(self.url)}"
+        return f"{'table ' + self.table if self.table else 'query'} of {without_passwords(self.url)}"
 
     def size(self) -> str:
         import sqlalchemy as sa
