@@ -101,9 +101,8 @@ def test_a_missing_key_is_named_with_block_key_and_rows():
 
 def test_a_doubled_key_is_named_or_its_first_row_counts():
     double = pd.concat([weather(), weather().assign(temp=-1.0)[:2]])
-    with pytest.raises(
-        DataError, match=r"2 rows of 'weather' have a key .*: EWR, 2013-01-01 00:00:00 \(rows 0 and 18\)"
-    ):
+    words = r"block 'weather': 2 rows of 'weather' have a key .*: EWR, 2013-01-01 00:00:00 \(rows 0 and 18\)"
+    with pytest.raises(DataError, match=words):
         prepare(pipeline(), sources(weather=double), keys=KEYS, on_missing="fill")
     one = prepare(pipeline(), sources(weather=double), keys=KEYS, on_missing="fill", on_duplicate="first")
     two = prepare(pipeline(), sources(), keys=KEYS, on_missing="fill")
@@ -220,7 +219,24 @@ def test_a_changed_lookup_is_prepared_again(tmp_path):
         (flights(), None, UsageError, r"block 'weather' has a source of its own, 'weather', and one source came"),
         (sources(), {"weather": "origin"}, UsageError, r"source 'planes' has no key.*keys=\{'planes': \['tail'\]\}"),
         (sources(), {**KEYS, "wether": "x"}, UnknownName, "Did you mean 'weather'"),
-        (sources(), {**KEYS, "planes": "tial"}, UnknownName, "Did you mean 'tail'"),
+        (
+            sources(),
+            {**KEYS, "planes": "tial"},
+            UnknownName,
+            r"column 'tial' in source 'flights' \(a DataFrame\), for keys=\{'planes': 'tial'\}\. Did you mean 'tail'",
+        ),
+        (
+            sources(),
+            {**KEYS, "planes": {"tail": "tailnum"}},
+            UnknownName,
+            r"column 'tailnum' in source 'planes'.*Did you mean 'tail'",
+        ),
+        (
+            sources(flights=flights().assign(**{"planes.seats": 7.0})),
+            KEYS,
+            UsageError,
+            r"'flights' has a column 'planes.seats'.*Call that source otherwise",
+        ),
         (flights(), KEYS, UsageError, "expected a dict of two sources or more"),
         ({"flights": flights(), "weather": weather()}, {"weather": ["origin", "hour"]}, UnknownName, "'planes'.*block"),
         (
@@ -239,7 +255,13 @@ def test_a_changed_lookup_is_prepared_again(tmp_path):
             sources(planes=planes().assign(tail=0.5)),
             KEYS,
             DataError,
-            r"'planes.tail' is double; keys are whole numbers",
+            r"'tail' is .*string, 'planes.tail' is double\. Convert .*astype\(str\)",
+        ),
+        (
+            sources(planes=planes().assign(tail=[["N1"]] * 9)),
+            KEYS,
+            DataError,
+            r"'planes.tail' is list<.*Keys are .*convert 'planes.tail', .* by df\[c\].astype\(str\)",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -263,13 +285,119 @@ def test_keys_may_have_other_names_there():
     assert (feed.arrays()[0] != prepare(pipeline(), sources(), keys=KEYS, on_missing="fill").arrays()[0]).sum() == 0
 
 
-def test_alike_types_meet():
-    base = pa.table(
-        {"k": pa.array([1, 2], pa.int8()), "t": pa.array(HOURS[:2]).cast(pa.timestamp("ns")), "x": [1.0, 2.0]}
+def looked_up(here: pa.Array, there: pa.Array, policies: Policies | None = None) -> list:
+    """Which place of ``there`` each key finds."""
+    base, other = pa.table({"k": here}), pa.table({"k": there, "at": pa.array(range(len(there)), pa.int64())})
+    joined = Joined({"a": h3.read(base), "b": h3.read(other)}, {"b": "k"}, policies or Policies())
+    return pa.concat_tables(joined.tables(["b.at"])).column(0).to_pylist()
+
+
+BIG, TODAY = 2**63, 1_700_000_000
+ALIKE = {
+    "int8 uint32": (pa.array([1, 2], pa.int8()), pa.array([2, 1], pa.uint32())),
+    "double int64": (pa.array([2.0, -1.0, 2.0**53 - 1]), pa.array([2**53 - 1, 2, -1])),
+    "int16 float": (pa.array([3, 4], pa.int16()), pa.array([4, 3], pa.float32())),
+    "double double": (pa.array([2.0, 1.0]), pa.array([1.0, 2.0])),
+    "uint64 uint64": (pa.array([BIG, BIG + 1, 1], pa.uint64()), pa.array([BIG + 1, 1, BIG], pa.uint64())),
+    "uint64 int64": (pa.array([7, 8], pa.uint64()), pa.array([8, 7, -1], pa.int64())),
+    "dictionary string": (pa.array(["x", "y"]).dictionary_encode(), pa.array(["y", "x"], pa.large_string())),
+    "ns s": (
+        pa.array([TODAY * 10**9, (TODAY - 1) * 10**9], pa.timestamp("ns")),
+        pa.array([TODAY - 1, TODAY], pa.timestamp("s")),
+    ),
+    "year 3000": (pa.array([10**16, -1], pa.timestamp("us")), pa.array([-1000, 5], pa.timestamp("ns"))),
+    "zones": (pa.array([5, 6], pa.timestamp("us", "UTC")), pa.array([6, 5], pa.timestamp("us", "Asia/Tokyo"))),
+    "time of day": (pa.array([5, 6], pa.time32("s")), pa.array([6 * 10**9, 5 * 10**9], pa.time64("ns"))),
+    "duration": (pa.array([5, 6], pa.duration("s")), pa.array([6000, 5000], pa.duration("ms"))),
+    "dates": (pa.array([5, 6], pa.date32()), pa.array([6 * 86_400_000, 5 * 86_400_000], pa.date64())),
+    "decimals": (pa.array([5, 6], pa.int64()).cast(pa.decimal128(21, 2)), pa.array([6, 5]).cast(pa.decimal256(40, 2))),
+    "nothing": (pa.nulls(2), pa.array(["a"])),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_alike_types_meet(name):
+    here, there = ALIKE[name]
+    # What Arrow has no text for is compared by what it is in seconds.
+    told = [[_plain(value) for value in keys] for keys in (here, there)]
+    expected = [told[1].index(value) if value is not None and value in told[1] else None for value in told[0]]
+    assert looked_up(here, there, Policies("fill")) == expected
+    assert name in ("year 3000", "nothing") or None not in expected
+
+
+def _plain(value: pa.Scalar) -> object:
+    if value.is_valid and pa.types.is_temporal(value.type) and hasattr(value.type, "unit"):
+        unit = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[value.type.unit]
+        return value.value * unit
+    return value.as_py()
+
+
+def test_keys_that_differ_by_a_nanosecond_or_a_sign_are_different():
+    nanoseconds = pa.array(range(TODAY * 10**9, TODAY * 10**9 + 60), pa.timestamp("ns"))
+    assert looked_up(nanoseconds, nanoseconds) == list(range(60))
+    # As bits they are the same.
+    above, below = pa.array([2**64 - 1, BIG], pa.uint64()), pa.array([-1, -BIG], pa.int64())
+    assert looked_up(above, below, Policies("fill")) == looked_up(below, above, Policies("fill")) == [None, None]
+
+
+def test_whole_numbers_with_gaps_are_looked_up_as_pandas_has_them(tmp_path):
+    gaps = pd.DataFrame({"k": [3.0, None, 1.0], "y": [0.0, 1.0, 2.0]})
+    by = h3.Pipeline(h3.Preprocessor("b", ["v"], SimpleImputer(), source="b"), label="y")
+    other = pd.DataFrame({"k": [1, 2, 3], "v": [10.0, 20.0, 30.0]})
+    feed = prepare(by, {"a": gaps, "b": other}, keys={"b": "k"}, on_missing="fill", to=tmp_path)
+    assert feed.manifest["counts"]["lookups"]["b"]["missing"] == 1
+    assert (
+        feed.arrays()[0].tolist()
+        == prepare(by, {"a": gaps.astype({"k": "Int64"}), "b": other}, keys={"b": "k"}, on_missing="fill")
+        .arrays()[0]
+        .tolist()
     )
-    other = pa.table(
-        {"k": pa.array([2, 1], pa.uint32()), "t": pa.array(HOURS[1::-1]).cast(pa.timestamp("s")), "v": [20.0, 10.0]}
-    )
-    joined = Joined({"a": h3.read(base), "b": h3.read(other)}, {"b": ["k", "t"]})
-    assert pa.concat_tables(joined.tables(["b.v"])).to_pydict() == {"b.v": [10.0, 20.0]}
+    assert looked_up(pa.array([float("nan"), 1.0]), pa.array([1, 2]), Policies("fill")) == [None, 0]
+    assert looked_up(pa.array([2]), pa.array([float("nan"), float("nan"), 2.0])) == [2]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(0.5, pa.float64()), (2.0**53, pa.float64()), (np.inf, pa.float64()), (2.0**24, pa.float32())]
+)
+def test_floats_that_are_no_whole_numbers_are_no_keys(value, kind):
+    odd, whole = pa.array([1.0, value], kind), pa.array([1, 2])
+    with pytest.raises(DataError, match=rf"key 'k' is {kind} and holds {value}.*Floats are keys where.*Int64"):
+        looked_up(odd, whole)
+    with pytest.raises(DataError, match=rf"key 'b.k' is {kind} and holds {value}"):
+        looked_up(whole, odd)
+
+
+KINDS = {
+    "text": pd.Series(["1", "2"]),
+    "whole number": pd.Series([1, 2]),
+    "time": pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"])),
+    "zone": pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"], utc=True)),
+    "date": pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"])).dt.date,
+    "dates as text": pd.Series(["2024-01-01", "2024-01-02"]),
+    "bytes": pd.Series([b"1", b"2"]),
+}
+UNLIKE = [
+    *[("text", other) for other in ("whole number", "time", "date", "bytes")],
+    *[("whole number", "text"), ("time", "zone"), ("zone", "time"), ("time", "date"), ("date", "time")],
+    *[("time", "dates as text"), ("date", "dates as text"), ("zone", "dates as text"), ("date", "zone")],
+]
+
+
+@pytest.mark.parametrize(("here", "there"), UNLIKE)
+def test_the_cast_that_is_advised_makes_unlike_keys_alike(here, there):
+    frames = pd.DataFrame({"k": KINDS[here]}), pd.DataFrame({"k": KINDS[there]})
+    types = [str(h3.read(each).schema.field("k").type) for each in frames]
+    with pytest.raises(DataError) as caught:
+        Joined({"a": h3.read(frames[0]), "b": h3.read(frames[1])}, {"b": "k"})
+    assert f"'k' is {types[0]}, 'b.k' is {types[1]}." in str(caught.value)
+    cast = str(caught.value).rpartition(" by ")[2].partition(", or")[0].rstrip(".")
+    converted = eval(cast, {"pd": pd, "df": frames[1], "c": "k"})
+    Joined({"a": h3.read(frames[0]), "b": h3.read(frames[1].assign(k=converted))}, {"b": "k"})
+    if there != "bytes" and here != "text":
+        found = looked_up(*(pa.Array.from_pandas(each) for each in (frames[0]["k"], converted)))
+        assert found == [0, 1]
+
+
+def test_a_joined_source_is_read_as_it_is():
+    joined = Joined({"a": h3.read(planes()), "b": h3.read(planes())}, {"b": "tail"})
     assert worlds.load(worlds.READ)(joined) is joined

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import warnings
 from pathlib import Path
@@ -455,25 +456,48 @@ FULL = """
     from h3lab.pipeline import Pipeline, Preprocessor
     from h3lab.preparing.prepare import prepare
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
-    rows = pd.DataFrame({"x": np.arange(40_000.0), "t": ["some words here"] * 40_000})
-    blocks = {"write": Preprocessor("x", ["x"]), "keep": Preprocessor("t", "t", TfidfVectorizer())}
-    pipeline = Pipeline(blocks[sys.argv[2]])
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+    what, limit = sys.argv[2], int(sys.argv[3])
+    rows = pd.DataFrame({"x": np.arange(40_000.0), "n": np.arange(40_000), "t": ["some words here"] * 40_000})
+    blocks = {
+        "write": Preprocessor("x", ["x"]),
+        "keep": Preprocessor("t", "t", TfidfVectorizer()),
+        "second worker": Preprocessor("x", ["x"], QuantileTransformer(), StandardScaler()),
+        "lookup": Preprocessor("x", ["x"], source="other"),
+    }
+    source, keys = CutSource(rows), None
+    if what.startswith("lookup"):
+        narrow = rows.assign(x=1).astype({"n": "int32", "x": "int8"})  # takes less than the hashes of its keys
+        other = rows if what == "lookup" else narrow
+        what, source, keys = "lookup", {"rows": source, "other": CutSource(other)}, {"other": "n"}
+    if what == "iterator":
+        what, source = "write", ({"x": float(n)} for n in range(40_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        prepare(pipeline, CutSource(rows), to=sys.argv[1], executor=Pickling())
+        prepare(Pipeline(blocks[what]), source, to=sys.argv[1], keys=keys, executor=Pickling())
     except StorageError as error:
         print(error)
 """
 
 
-@pytest.mark.parametrize(("what", "limit"), [("write", 100_000), ("keep", 100_000)])
+@pytest.mark.parametrize(
+    ("what", "limit"),
+    [("write", 100_000), ("keep", 100_000), ("second worker", 100_000), ("lookup", 100_000), ("lookup keys", 250_000)],
+)
 def test_a_full_disk_leaves_the_old_feed(tmp_path: Path, what: str, limit: int) -> None:
     first = prepare(recipe(), CutSource(frame()), to=tmp_path)
     done = run(FULL, str(tmp_path), what, str(limit))
     assert done.returncode == 0, done.stderr
-    assert "is full" in done.stdout and "still usable" in done.stdout
+    assert "is full" in done.stdout and "still usable" in done.stdout and "another folder" in done.stdout
+    assert f"disk of {tmp_path} is full" in done.stdout
     assert same(open_feed(tmp_path), first) and left(tmp_path) == []
+
+
+def test_a_full_temporary_disk_is_named_as_such(tmp_path: Path) -> None:
+    done = run(FULL, str(tmp_path), "iterator", "100000")
+    assert done.returncode == 0, done.stderr
+    assert f"disk of {tempfile.gettempdir()} is full" in done.stdout and "TMPDIR" in done.stdout
 
 
 KILLED = """

@@ -15,7 +15,8 @@ import numpy as np
 
 from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
-from h3lab.joining.lookup import Lookup, alike
+from h3lab.joining.lookup import Lookup, named
+from h3lab.joining.pairs import pairs_of
 from h3lab.joining.policies import STRICT, Policies
 from h3lab.serial.contents import column_digest
 from h3lab.serial.fingerprints import fingerprint
@@ -42,7 +43,7 @@ class Joined(Source):
         self.sources, self.policies = dict(sources), policies
         self.first_name, *others = list(self.sources)
         self.base = self.sources[self.first_name]
-        self.keys_of = {name: _pairs(name, keys.get(name), self.base, self.sources[name]) for name in others}
+        self.keys_of = {name: pairs_of(name, keys.get(name), self.sources) for name in others}
         for name in keys:
             if name not in others:
                 raise UnknownName("source to look up", name, others, "keys")
@@ -166,11 +167,10 @@ class Joined(Source):
     def absent(self, name: str, count: int, examples: Sequence[str], blocks: Sequence[str] = ()) -> DataError:
         """The error of keys that a lookup does not have."""
         by = ", ".join(there for _, there in self.keys_of[name])
-        where = f"block {', '.join(map(repr, blocks))}: " if blocks else ""
         shown = f"{'; '.join(examples)}{', ...' if count > len(examples) else ''}"
         return DataError(
-            f"{where}{count} rows of {self.first_name!r} are not in {name!r} by {by}: {shown}. Leave them out with "
-            "on_missing='drop', or take missing values for their columns with on_missing='fill'."
+            f"{named(blocks)}{count} rows of {self.first_name!r} are not in {name!r} by {by}: {shown}. Leave them out "
+            "with on_missing='drop', or take missing values for their columns with on_missing='fill'."
         )
 
     def keys(self, part: Part, table: pa.Table) -> np.ndarray:
@@ -197,13 +197,13 @@ class Joined(Source):
             )
         return self._lookups[name]
 
-    def landed(self, folder: Path, columns: Sequence[str]) -> Joined:
-        """The same, with the columns that are needed of other sources put down as files, which all processes map."""
-        lookups = {}
-        for name, source in self.sources.items():
-            if name != self.first_name:
-                used = [c.partition(".")[2] for c in columns if c.partition(".")[0] == name]
-                lookups[name] = Lookup.of(name, source, self.keys_of[name], folder, self.policies.on_duplicate, used)
+    def landed(self, folder: Path, columns: Sequence[str], blocks: Mapping[str, Sequence[str]] = {}) -> Joined:
+        """The same, with the columns that are needed of other sources put down as files, which all processes map.
+        ``blocks``: source → those that look something up in it, for the error of a doubled key."""
+        lookups, policy = {}, self.policies.on_duplicate
+        for name, pairs in self.keys_of.items():
+            used = [c.partition(".")[2] for c in columns if c.partition(".")[0] == name]
+            lookups[name] = Lookup.of(name, self.sources[name], pairs, folder, policy, used, blocks.get(name, ()))
         return Joined(self.sources, self.asked, self.policies, lookups)
 
     @property
@@ -269,22 +269,6 @@ def with_lookups(rows: Any, lookups: Mapping[str, Any] | None) -> Any:
             f"{error} Or pass the rows together with what they look up: {{{lookups['first']!r}: rows, {names}}}."
         ) from error
     return Joined({lookups["first"]: read(rows), **others}, lookups["keys"], policies)
-
-
-def _pairs(name: str, key: Any, base: Source, other: Source) -> tuple[tuple[str, str], ...]:
-    """((column here, column there), ...) with columns that exist and types that can be equal."""
-    if not key:
-        raise UsageError(
-            f"source {name!r} has no key to be looked up by. Name the columns that know its rows: "
-            f"keys={{{name!r}: {other.columns[:1]!r}}}."
-        )
-    names = [key] if isinstance(key, str) else key
-    pairs = tuple(names.items()) if isinstance(names, Mapping) else tuple((one, one) for one in names)
-    base.check([here for here, _ in pairs])
-    other.check([there for _, there in pairs])
-    for here, there in pairs:
-        alike(base.schema.field(here).type, other.schema.field(there).type, here, f"{name}.{there}")
-    return pairs
 
 
 def reopen(description: Mapping[str, Any]) -> Joined:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab.errors import DataError
-from h3lab.keys import keys_of
+from h3lab.joining.alike import hashed, same, usable
+from h3lab.preparing.workroom import storing
 from h3lab.serial.contents import Digest, joint
-from h3lab.source import Source, mix
+from h3lab.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,9 +47,11 @@ class Lookup:
         folder: Path | None,
         on_duplicate: str,
         columns: Sequence[str],
+        blocks: Sequence[str] = (),
     ) -> Lookup:
         """Read a source part by part: hashes of its keys into memory, the columns that are needed to ``folder`` (None:
-        memory too). DataError for doubled keys, and where the keys do not fit into memory."""
+        memory too). DataError for doubled keys, which names the ``blocks`` that look them up, and where the keys do not
+        fit into memory."""
         there = [name_there for _, name_there in pairs]
         wanted = list(dict.fromkeys([*there, *columns]))
         schema = source.schema.empty_table().select(wanted).schema.remove_metadata()
@@ -57,9 +60,9 @@ class Lookup:
         with _writing(None if folder is None else folder / f"lookup-{name}.arrow", schema) as write:
             for part in source.parts():
                 table = source.read(part, wanted).replace_schema_metadata(None)
-                usable = _usable(table, there)
-                hashes.append(hashed(_rows(table, usable, there)))
-                rows.append(at + np.flatnonzero(usable))
+                known = usable(table.select(there))
+                hashes.append(hashed(_rows(table, known, there), name))
+                rows.append(at + np.flatnonzero(known))
                 at += table.num_rows
                 check_memory(name, at)
                 write(table)
@@ -72,10 +75,12 @@ class Lookup:
             import pyarrow as pa
 
             self._open["table"] = pa.concat_tables(kept)
-        self._index(np.concatenate(hashes), np.concatenate(rows), there, on_duplicate)
+        self._index(np.concatenate(hashes), np.concatenate(rows), there, on_duplicate, blocks)
         return self
 
-    def _index(self, hashes: np.ndarray, rows: np.ndarray, there: list[str], on_duplicate: str) -> None:
+    def _index(
+        self, hashes: np.ndarray, rows: np.ndarray, there: list[str], on_duplicate: str, blocks: Sequence[str]
+    ) -> None:
         """Put the keys in order, the first row of each."""
         order = np.argsort(hashes, kind="stable")
         hashes, rows = hashes[order], rows[order]
@@ -83,14 +88,18 @@ class Lookup:
         first[1:] = hashes[1:] != hashes[:-1]
         self.counts |= {"duplicates": int((~first).sum()), "without_key": self.counts["rows"] - len(order)}
         if self.counts["duplicates"] and on_duplicate == "error":
-            raise self._doubled(hashes, rows, first, there)
+            raise self._doubled(hashes, rows, first, there, blocks)
         for what, values in (("hashes", hashes[first]), ("rows", rows[first])):
             if self.folder is None:
                 self._open[what] = values
             else:
-                np.save(self.folder / f"lookup-{self.name}-{what}.npy", values)
+                path = self.folder / f"lookup-{self.name}-{what}.npy"
+                with storing(path):
+                    np.save(path, values)
 
-    def _doubled(self, hashes: np.ndarray, rows: np.ndarray, first: np.ndarray, there: list[str]) -> DataError:
+    def _doubled(
+        self, hashes: np.ndarray, rows: np.ndarray, first: np.ndarray, there: list[str], blocks: Sequence[str]
+    ) -> DataError:
         again = np.flatnonzero(~first)
         again = again[np.argsort(rows[again])][:3]
         values = self._table.select(there).take(rows[again]).to_pylist()
@@ -100,7 +109,7 @@ class Lookup:
             examples.append(f"{', '.join(map(str, value.values()))} (rows {int(rows[low])} and {int(rows[place])})")
         count = self.counts["duplicates"]
         return DataError(
-            f"{count} rows of {self.name!r} have a key that an earlier row has, by {', '.join(there)}: "
+            f"{named(blocks)}{count} rows of {self.name!r} have a key that an earlier row has, by {', '.join(there)}: "
             f"{'; '.join(examples)}{', ...' if count > len(examples) else ''}. Take the first of each with "
             "on_duplicate='first', or name more key columns."
         )
@@ -123,23 +132,18 @@ class Lookup:
 
     def find(self, table: pa.Table, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """(rows,) where each row's key stands here; -1 where it does not, or the row has none."""
-        import pyarrow.compute as pc
-
         here = [name for name, _ in pairs]
-        usable = _usable(table, here)
+        known = usable(table.select(here))
         found = np.full(table.num_rows, -1, np.int64)
         hashes, rows = self._array("hashes"), self._array("rows")
-        if not usable.any() or not len(hashes):
+        if not known.any() or not len(hashes):
             return found
-        asked = _rows(table, usable, here)
+        asked = _rows(table, known, here)
         wanted = hashed(asked)
         place = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
         hit = hashes[place] == wanted
-        there = self._table.select([name for _, name in pairs]).take(rows[place])
-        for a, b in zip(asked.columns, there.columns, strict=True):
-            same = pc.equal(common(a), common(b))
-            hit &= same.to_numpy()
-        found[usable] = np.where(hit, rows[place], -1)
+        hit &= same(asked, self._table.select([name for _, name in pairs]).take(rows[place]))
+        found[known] = np.where(hit, rows[place], -1)
         return found
 
     def take(self, column: str, rows: np.ndarray) -> pa.ChunkedArray:
@@ -154,6 +158,11 @@ class Lookup:
         return {**self.__dict__, "_open": {}} if self.folder is not None else self.__dict__
 
 
+def named(blocks: Sequence[str]) -> str:
+    """How an error begins that is about some blocks."""
+    return f"block {', '.join(map(repr, blocks))}: " if blocks else ""
+
+
 @contextmanager
 def _writing(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """Puts tables down one after another; does nothing where there is no path."""
@@ -162,8 +171,20 @@ def _writing(path: Path | None, schema: pa.Schema) -> Iterator[Callable[[pa.Tabl
     if path is None:
         yield lambda table: None
         return
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        yield writer.write_table
+    with storing(path):
+        sink = pa.OSFile(str(path), "wb")
+        writer = pa.ipc.new_file(sink, schema)
+
+    def write(table: pa.Table) -> None:
+        with storing(path):  # around the writing alone: what a source raises while it is read is its own affair
+            writer.write_table(table)
+
+    try:
+        yield write
+    finally:
+        with storing(path):
+            writer.close()
+            sink.close()
 
 
 def check_memory(name: str, rows: int) -> None:
@@ -175,70 +196,6 @@ def check_memory(name: str, rows: int) -> None:
             f"the keys of {name!r} ({rows:,} rows so far) do not fit into memory, at {BYTES_A_KEY} bytes each. Look up "
             "in a smaller source, or join the tables where they are stored."
         )
-
-
-def hashed(table: pa.Table) -> np.ndarray:
-    """(rows,) uint64 of several columns, the same for equal values of alike types."""
-    found = np.zeros(table.num_rows, np.uint64)
-    for column in table.columns:
-        found = mix(found) ^ keys_of(common(column), "a key")
-    return found
-
-
-def common(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A key in the type that all alike ones share, so that equal values are equal bits."""
-    import pyarrow as pa
-    import pyarrow.types as t
-
-    kind = column.type
-    if t.is_dictionary(kind):
-        return common(column.cast(kind.value_type))
-    if t.is_integer(kind):
-        return column.cast(pa.int64())
-    if t.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", "UTC" if kind.tz else None), safe=False)
-    if t.is_date(kind):
-        return column.cast(pa.date32())
-    return column.cast(pa.large_string()) if t.is_string(kind) or t.is_string_view(kind) else column
-
-
-def alike(here: pa.DataType, there: pa.DataType, name_here: str, name_there: str) -> None:
-    """DataError where values of two types cannot be equal; it names both and the cast."""
-    ours, theirs = _class_of(here), _class_of(there)
-    if ours == theirs and ours:
-        return
-    if ours and theirs:
-        casts = {"text": "df[c].astype(str), or CAST(c AS TEXT)", "time": "pd.to_datetime(df[c])"}
-        casts |= {"time with zone": "pd.to_datetime(df[c], utc=True)", "whole number": "df[c].astype('int64')"}
-        cast = casts.get(ours, f"a cast to {here}")
-        raise DataError(
-            f"keys of unlike types: {name_here!r} is {here}, {name_there!r} is {there}. Convert one of them where it "
-            f"is read, for example {name_there!r} by {cast}."
-        )
-    name, kind = (name_here, here) if not ours else (name_there, there)
-    raise DataError(f"key {name!r} is {kind}; keys are whole numbers, text, booleans, dates or times.")
-
-
-def _class_of(kind: pa.DataType) -> str:
-    import pyarrow.types as t
-
-    if t.is_dictionary(kind):
-        return _class_of(kind.value_type)
-    if t.is_integer(kind):
-        return "whole number"
-    if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
-        return "text"
-    if t.is_timestamp(kind):
-        return "time with zone" if kind.tz else "time"
-    return "date" if t.is_date(kind) else "boolean" if t.is_boolean(kind) else str(kind) if t.is_decimal(kind) else ""
-
-
-def _usable(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Which rows have every key."""
-    mask = np.ones(table.num_rows, bool)
-    for name in names:
-        mask &= table.column(name).is_valid().to_numpy()
-    return mask
 
 
 def _rows(table: pa.Table, mask: np.ndarray, names: Sequence[str]) -> pa.Table:

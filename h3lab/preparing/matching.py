@@ -91,6 +91,15 @@ def _with(source: Any, landed: Joined) -> Source:
     return new  # type: ignore[no-any-return]
 
 
+def _blocks(pipeline: Pipeline) -> dict[str, list[str]]:
+    """Source → the blocks that look something up in it."""
+    found: dict[str, list[str]] = {}
+    for block in pipeline.preprocessors:
+        if block.source is not None:
+            found.setdefault(block.source, []).append(block.name)
+    return found
+
+
 def check_blocks(pipeline: Pipeline, source: Source) -> None:
     """UsageError or UnknownName where a block's source is not among those that came."""
     for block in pipeline.preprocessors:
@@ -134,8 +143,7 @@ def match(
                 used[name] = found["used"][name] | used.get(name, 0)
     for name, count in missing.items():
         if count and source.policies.on_missing == "error":
-            blocks = [block.name for block in pipeline.preprocessors if block.source == name]
-            raise source.absent(name, count, examples[name], blocks)
+            raise source.absent(name, count, examples[name], _blocks(pipeline).get(name, ()))
     told = {}
     for name, bits in used.items():
         counts = source.lookup(name).counts

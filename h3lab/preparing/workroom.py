@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,14 +132,32 @@ def _stream(table: Any) -> np.ndarray:
     return np.frombuffer(sink.getvalue(), np.uint8)
 
 
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """A failed write in words."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
 def storage_error(error: OSError, path: Path) -> StorageError:
     """A failed write in words."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(
-            f"the disk of {path.parent} is full, so nothing was prepared. What was there before is still usable. "
-            "Free some space, or prepare to another folder."
-        )
-    return StorageError(f"{path} cannot be written: {error}")
+    if isinstance(error, StorageError):
+        return error
+    # NumPy's own short writes have words and no number.
+    short = error.errno is None and "requested and" in str(error)
+    if not short and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f"{path} cannot be written: {error}")
+    rooms = [folder.parent for folder in (path, *path.parents) if folder.name.startswith(PREFIX)]
+    place = rooms[0] if rooms else path.parent
+    elsewhere = "prepare to another folder"
+    if rooms and place == Path(tempfile.gettempdir()):
+        elsewhere = "set the environment variable TMPDIR to a folder of another disk before Python starts"
+    return StorageError(
+        f"the disk of {place} is full (or a limit is reached), so nothing was prepared. What was there before is still "
+        f"usable. Free some space, or {elsewhere}."
+    )
 
 
 @dataclass(frozen=True, eq=False)
