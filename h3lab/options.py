@@ -37,7 +37,7 @@ class Options:
     ``monitor`` after which the training ends), ``metrics`` (scikit-learn scorer names or functions), ``seed``,
     ``threads``; ``shuffle``, ``sampling`` and ``bucket`` (names alone, as :meth:`Feed.epoch` takes them: what is held
     out or prepared on the way has other rows). ``epochs_given``: whether somebody chose the epochs, rather than
-    Actor's default."""
+    Actor's default. ``shuffle_given``: whether somebody chose how to shuffle, rather than the machine's memory."""
 
     epochs: int
     batch_size: int
@@ -48,6 +48,7 @@ class Options:
     seed: int
     threads: int
     epochs_given: bool
+    shuffle_given: bool
     shuffle: bool | str = True
     sampling: str | None = None
     bucket: bool | str | None = None
@@ -75,7 +76,7 @@ class Options:
             raise UsageError(f"monitor={values['monitor']!r} came; expected a metric's name, for example 'val_loss'.")
         given = "epochs" in overrides or not default
         rest = {name: plain(value) for name, value in overrides.items() if name in others}
-        return cls(**values, epochs_given=given), rest
+        return cls(**values, epochs_given=given, shuffle_given=values["shuffle"] is not True), rest
 
 
 def _check_draws(values: Mapping[str, Any]) -> None:

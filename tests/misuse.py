@@ -849,6 +849,15 @@ GROUPS: dict[str, list[Case]] = {
             "h3.train(actor, (X, y)).restore(h3.train(actor, (X[:30], y[:30])).snapshot())",
             "UsageError",
             "30 rows; this feed has 60",
+            "start=its_actor",
+        ),
+        case(
+            "a snapshot of batches of another size",
+            "t = h3.train(actor, (X, y), batch_size=8); next(t); h3.train(actor, (X, y)).restore(t.snapshot())",
+            "UsageError",
+            "has batch_size=64",
+            "after batch 1 of 8 of epoch 1",
+            "Train with batch_size=8",
         ),
     ],
     "Teachers and students": [

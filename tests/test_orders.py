@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, SGDRegressor
 from softmax_model import SoftmaxModel
 
@@ -232,7 +233,11 @@ def test_a_training_draws_as_its_settings_say():
     ]
 
 
-@pytest.mark.parametrize("options", [{"sampling": "weighted"}, {"bucket": True}, {"shuffle": "blocks"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"sampling": "weighted"}, {"sampling": "balanced"}, {"bucket": True}, {"shuffle": "blocks"}, {"shuffle": False}],
+    ids=str,
+)
 def test_a_training_goes_on_in_the_same_order(options):
     def training():
         return h3.train(h3.Actor("a", SoftmaxModel()), feed_of(120), epochs=3, batch_size=16, **options)
@@ -265,6 +270,70 @@ def test_a_snapshot_remembers_how_rows_were_shuffled(tmp_path, monkeypatch):
     second.restore(tree)
     list(second)
     assert sorted(rows_of([*first.model.seen, *second.model.seen])) == list(range(120))
+
+
+def training_of(feed: Feed, **options):
+    return h3.train(h3.Actor("a", Seen()), feed, **{"epochs": 2, "batch_size": 16, "seed": 3} | options)
+
+
+def after(steps: int, feed: Feed, **options) -> tuple[list[int], dict]:
+    """(the rows that a training has seen after so many steps, its snapshot then)"""
+    first = training_of(feed, **options)
+    for _ in range(steps):
+        next(first)
+    return rows_of(first.model.seen), first.snapshot()
+
+
+OTHERS = [{"batch_size": 20}, {"seed": 4}, {"sampling": "balanced"}, {"bucket": True}, {"shuffle": False}]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_within_an_epoch_no_row_is_left_out_by_another_order(other):
+    feed = feed_of(120)
+    _, tree = after(3, feed)
+    ((name, value),) = other.items()
+    with pytest.raises(UsageError, match=rf"this training has {name}={value!r}.* after batch 3 of 8 of epoch 1"):
+        training_of(feed, **other).restore(tree)
+    _, tree = after(3, feed, **other)
+    with pytest.raises(UsageError, match=rf"of one with {name}={value!r}: rows would be left out"):
+        training_of(feed).restore(tree)
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=str)
+def test_after_an_epoch_the_next_may_come_in_another_order(other):
+    feed = feed_of(120)
+    before, tree = after(8, feed)
+    second = training_of(feed, **other)
+    second.restore(tree)
+    records = list(second)
+    assert sorted(before) == list(range(120)), "all rows of the first epoch"
+    alone = feed.epoch(2, **{"batch_size": 16, "seed": 3} | other)
+    assert rows_of(second.model.seen) == rows_of(alone), "and the second as it is drawn by itself"
+    assert [record["epoch"] for record in records] == [2] * feed.steps(other.get("batch_size", 16))
+    assert records[0]["step"] == 9
+
+
+def test_other_rows_are_refused_though_they_are_as_many(tmp_path):
+    feed = feed_of(120)
+    for other in (feed_of(120, seed=1), feed_of(120, parts=2)):
+        with pytest.raises(UsageError, match="other rows.*with as many rows.*start="):
+            training_of(other).restore(after(3, feed)[1])
+    view, same = (feed.select(slice(0, 100)) for _ in range(2))
+    training_of(same).restore(after(3, view)[1])
+    with pytest.raises(UsageError, match="other rows"):
+        training_of(feed.select(slice(20, 120))).restore(after(3, view)[1])
+    stored = feed.store(tmp_path)
+    training_of(h3.open_feed(tmp_path)).restore(after(3, stored)[1])
+
+
+def test_a_model_of_all_rows_has_no_order_to_keep():
+    def training(**options):
+        return h3.train(h3.Actor("f", RandomForestClassifier(4)), feed_of(60), **options)
+
+    first, second = training(batch_size=16), training(batch_size=20)
+    next(first)
+    second.restore(first.snapshot())
+    assert second.step == 1 and len(list(second)) == len(list(first))
 
 
 def test_trainings_refuse_what_makes_no_sense():

@@ -50,8 +50,10 @@ class Rows:
     """Batches in a row. ``parts`` may be a lazy sequence, read when a row of it is asked for; ``lengths`` are their
     rows; ``nbytes`` what they weigh in all; ``one`` reads a single array of a part, by number and name, where that is
     less than the part. ``window``: where a part costs work, how many to go through at a time (0: all). ``runs``: the
-    same rows for whoever fetches them before they are gathered. All parts have the same arrays with the same types and
-    shapes of a row."""
+    same rows for whoever fetches them before they are gathered. ``versioned``: False where nobody could tell
+    whether they have changed. All parts have the same arrays with the same types and shapes of a row."""
+
+    versioned = True
 
     def __init__(
         self,

@@ -105,12 +105,13 @@ class Stream(Feed):
         window = max(1, int(WINDOW_BYTES // (row_bytes * max(rows_of.values()))))
         made = Parts(job, rows_of, KEPT_WINDOWS * window)
         rows = Rows(made, list(rows_of.values()), int(row_bytes * counts["rows"]), made.one, window)
+        rows.versioned = all(part.version for part in parts)
         found = [{"rows": rows, "dropped": left} for rows, left in lengths]
         account = manifest.of(job, found, counts, on_null_label, {}) | {"streamed": True}
         super().__init__(rows, pipeline.spec, pipeline=pipeline, account=account)
         told = [manifest.identity(part) for part in parts]
         # A source that cannot tell whether its rows have changed gives no version.
-        sure = told if all(part.version for part in parts) else secrets.token_hex(8)
+        sure = told if rows.versioned else secrets.token_hex(8)
         self._fingerprint = digest("stream", pipeline.fingerprint, source.describe(), sure, on_null_label)
 
     def __reduce__(self) -> Any:

@@ -20,7 +20,7 @@ from h3lab.model import Model
 from h3lab.options import Options
 from h3lab.records import Record
 from h3lab.settings import Settings
-from h3lab.training import fitness, intake, validation, ways
+from h3lab.training import fitness, intake, resuming, validation, ways
 from h3lab.training.nonfinite import lost
 from h3lab.training.patience import Patience
 from h3lab.training.pending import Pending
@@ -153,8 +153,7 @@ class Training:
             "epoch": self.epoch,
             "position": self._position,
             "seconds": self._clock() if self._state == "training" else self._before,
-            "rows": len(self.feed),
-            "shuffle": self.options.shuffle,
+            "order": resuming.standing(self._schedule),
             "settings": dict(self._settings),
             "model": self.model.state(),
             "patience": None if self._patience is None else self._patience.state(),
@@ -162,19 +161,18 @@ class Training:
         }
 
     def restore(self, tree: Mapping[str, Any]) -> None:
-        """Go on where a snapshot of the same actor and data was taken; before the first record."""
+        """Go on where a snapshot of the same actor and data was taken; before the first record. UsageError where the
+        rows are others, or would come in another order in the midst of an epoch (other ``batch_size``, ``seed``,
+        ``shuffle``, ``sampling`` or ``bucket``)."""
         if self._state not in ("new", "ready"):
             raise UsageError("this training has begun; restore a snapshot into a new one: h3.train(...).restore(tree).")
-        if not isinstance(tree, Mapping) or "rows" not in tree:
+        if not isinstance(tree, Mapping) or "order" not in tree:
             raise UsageError(f"a {type(tree).__name__} came; expected what training.snapshot() gave.")
-        if tree["rows"] != len(self.feed):
-            raise UsageError(f"the snapshot is of a training on {tree['rows']} rows; this feed has {len(self.feed)}.")
-        if tree.get("shuffle", self.options.shuffle) != self.options.shuffle:  # of a machine with more or less memory
-            self.options = replace(self.options, shuffle=tree["shuffle"])
-            self._schedule = replace(self._schedule, options=self.options)
+        schedule, position = resuming.resumed(self._schedule, tree)
+        self._schedule, self.options = schedule, schedule.options
         self._begin()
         self.model.load_state(tree["model"])
-        self.step, self.epoch, self._position = tree["step"], tree["epoch"], tree["position"]
+        self.step, self.epoch, self._position = tree["step"], tree["epoch"], position
         self._before = tree["seconds"]
         self._settings = Settings(self._settings.declared, **tree["settings"])
         self._pending.records = list(tree["pending"])
