@@ -67,7 +67,7 @@ def settled(
         by = [] if found is None else [here for pairs in found.keys_of.values() for here, _ in pairs]
         columns = [name for name in dict.fromkeys([*used, *by]) if name in base.schema.names]
         base = land(base, columns, folder, executor, progress, by_content)
-    return base if found is None else _with(source, found.landed(folder, used).with_base(base))
+    return base if found is None else _with(source, found.landed(folder, used, _blocks(pipeline)).with_base(base))
 
 
 def matched(
