@@ -478,16 +478,53 @@ def test_a_misspelt_column_is_named(written):
         source.read(source.parts()[0], ["id", "prise"])
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "a.feather", "a.arrows", "a.csv.gz"])
+ARRAYS = {"x": np.sin(np.arange(ROWS)), "y": np.arange(ROWS), "z": np.array(["a", "b"] * (ROWS // 2))}
+ALL_WRITERS = {
+    **WRITERS,
+    "a.npz": lambda df, path: np.savez(path, **ARRAYS),
+    "squeezed.npz": lambda df, path: np.savez_compressed(path, **ARRAYS),
+    "a.npy": lambda df, path: np.save(path, np.arange(ROWS * 3.0).reshape(ROWS, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ALL_WRITERS)
 def test_truncated_files_are_damaged(name, tmp_path):
-    WRITERS[name](frame(), str(tmp_path / name))
+    ALL_WRITERS[name](frame(), str(tmp_path / name))
     source = read(tmp_path / name)
     parts = source.parts()
-    os.truncate(tmp_path / name, (tmp_path / name).stat().st_size * 2 // 3)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: whole.rfind(b'"', 0, len(whole) * 2 // 3)])  # text ends in a cell
     with pytest.raises(DamagedData, match=name):
         source.read(parts[-1])
     with pytest.raises(DamagedData, match=name):
-        read(tmp_path / name).parts()
+        list(read(tmp_path / name).tables())
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=name):
+        list(read(tmp_path / name).tables())
+
+
+@pytest.mark.parametrize("name", ["a.npz", "squeezed.npz", "a.npy"])
+def test_damaged_arrays_are_damaged_data_or_what_they_were(name, tmp_path):
+    ALL_WRITERS[name](frame(), str(tmp_path / name))
+    whole = (tmp_path / name).read_bytes()
+    for seed in range(150):
+        chance, data = random.Random(seed), bytearray(whole)
+        # A third anywhere, a third in the first head, a third among the entries of the archive.
+        at = chance.choice([chance.randrange(len(data)), chance.randrange(200), len(data) - chance.randrange(1, 300)])
+        data[at : at + chance.choice([1, 2, 8, 40])] = chance.randbytes(8)
+        (tmp_path / name).write_bytes(data)
+        try:
+            list(read(tmp_path / name).tables())
+        except DataError as error:
+            assert name in str(error)
+    (tmp_path / name).write_bytes(whole.replace(ARRAYS["x"][1:2].tobytes(), b"12345678"))
+    if name == "a.npz":
+        with pytest.raises(DamagedData, match=r"a\.npz, .* cannot be read: Bad CRC-32 for file 'x\.npy'"):
+            list(read(tmp_path / name).tables())
+    with zipfile.ZipFile(tmp_path / "none.npz", "w") as archive:
+        archive.writestr("notes.txt", "nothing here")
+    with pytest.raises(DamagedData, match=r"none\.npz, its beginning: it holds no arrays"):
+        _ = read(tmp_path / "none.npz").schema
 
 
 def test_small_row_groups_are_joined_and_large_ones_cut(tmp_path):

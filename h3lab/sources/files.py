@@ -6,6 +6,9 @@ It knows parts and what can go wrong with files; how a format is cut and read st
 from __future__ import annotations
 
 import os
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +26,10 @@ from h3lab.urls import is_url
 
 #: Formats whose types are found in samples.
 INFERRED = ("csv", "tsv", "jsonl")
+#: What the readers of formats raise where a file is not what it should be: Arrow, Python, archives, and NumPy, which
+#: reads the head of an array as Python.
+_DAMAGE: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, RuntimeError)
+_DAMAGE = (*_DAMAGE, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 #: Metadata of so many files are read at a time.
 _THREADS = 8
 
@@ -140,7 +147,7 @@ def _reading(file: File, where: str, kind: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{file.shown} is gone. Read the source again with h3.read.") from error
-    except (pa.ArrowException, OSError, ValueError, EOFError, KeyError) as error:
+    except _DAMAGE as error:
         reason = redacted(str(error)).rstrip(".")
         if kind in INFERRED and isinstance(error, pa.ArrowInvalid):
             # The parser counts from where a part begins, and some of its errors have no place at all.
@@ -156,7 +163,7 @@ def _first_bad(file: File, kind: str) -> str:
 
     try:
         return first_bad(file, kind)
-    except (pa.ArrowException, OSError, ValueError, EOFError):
+    except _DAMAGE:
         return ""  # a file that is damaged otherwise; the parser has said how
 
 

@@ -51,6 +51,8 @@ def _checked(file: File, kind: str) -> dict[str, tuple[tuple[int, ...], bool, np
         if not shape:
             raise DataError(f"{file.shown}: array {name!r} is a single value; rows were expected.")
     lengths = {name: shape[0] for name, (shape, *_) in found.items()}
+    if not found:
+        raise DamagedData("it holds no arrays")
     if len(set(lengths.values())) != 1:
         raise DataError(
             f"{file.shown}: its arrays have different numbers of rows: {lengths}. Load it and pass those that belong "
