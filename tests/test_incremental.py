@@ -259,11 +259,11 @@ def test_a_changed_column_computes_the_blocks_that_use_it(tmp_path):
     assert counts["reused_blocks"] == {"numbers": 4, "city": 4}
     # A worker behind a worker that is the same, on rows that are, has nothing new to learn.
     assert counts["recalled"] == {"text": 3, "numbers": 8, "city": 4}
-    assert counts["again"]["text"] == "text is another one in 1 of 4 parts, it has learned otherwise"
+    assert counts["again"]["text"] == "text has other values in 1 of 4 parts; it has learned other numbers"
     assert "it cannot be taken out" in counts["again"]["raw"]
     report = repr(feed.report())
     assert "used again as stored: numbers (4 of 4 parts), city (4 of 4 parts)" in report
-    assert "text was computed again: text is another one in 1 of 4 parts" in report
+    assert "text was computed again: text has other values in 1 of 4 parts" in report
     check_equal(feed, recipe(), CutSource(rows, CUTS), tmp_path / "fresh")
 
 
@@ -336,7 +336,7 @@ def test_a_table_as_the_first_source(database, tmp_path, monkeypatch):
     execute(database, "UPDATE rows SET a = 7 WHERE id = 100")
     feed, parts = again()
     assert feed.manifest["counts"]["reused_blocks"] == {"text": parts, "raw": parts, "city": parts}
-    assert feed.manifest["counts"]["again"]["numbers"].startswith(f"a is another one in 1 of {parts} parts")
+    assert feed.manifest["counts"]["again"]["numbers"].startswith(f"a has other values in 1 of {parts} parts")
     check_equal(feed, recipe(), h3.read(database, table="rows"), tmp_path / "changed")
 
 
@@ -397,7 +397,7 @@ def test_a_changed_lookup_computes_the_blocks_that_look_up_in_it(kind, tmp_path,
     feed = again(changed)
     assert feed.manifest["counts"]["reused_blocks"] == {"far": 4, "wind": 4}
     assert list(feed.manifest["counts"]["again"]) == ["temp"] and "writing (far, wind reused)" in told
-    assert "weather.temp is another one in 4 of 4 parts" in repr(feed.report())
+    assert "weather.temp has other values in 4 of 4 parts" in repr(feed.report())
     fresh = again(changed, folder="fresh")
     assert hashes(feed) == hashes(fresh)
     # Nobody looks these up: the counts are others, and not a part is written.
@@ -427,7 +427,7 @@ def test_a_part_that_looks_up_the_same_is_not_written_again(tmp_path):
     feed = again(changed)
     assert feed.manifest["counts"]["reused"] == 3
     assert feed.manifest["counts"]["reused_blocks"] == {"far": 1, "wind": 1}
-    assert feed.manifest["counts"]["again"] == {"temp": "weather.temp is another one in 1 of 4 parts"}
+    assert feed.manifest["counts"]["again"] == {"temp": "weather.temp has other values in 1 of 4 parts"}
 
 
 def test_a_label_that_is_looked_up_counts_for_all_blocks(tmp_path):

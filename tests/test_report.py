@@ -91,6 +91,19 @@ def test_what_was_used_again_is_told_from_what_was_computed(tmp_path):
     assert "nothing had changed" not in repr(open_feed(tmp_path / "feed").report())
 
 
+def test_what_was_fitted_again_though_its_rows_were_there_is_told(tmp_path):
+    frame().to_parquet(tmp_path / "a.parquet")
+    first = prepare(PIPELINE, tmp_path / "*.parquet", to=tmp_path / "feed")
+    assert "again" not in repr(first.report())
+    frame(60, ROWS).to_parquet(tmp_path / "b.parquet")
+    report = repr(prepare(PIPELINE, tmp_path / "*.parquet", to=tmp_path / "feed").report())
+    assert "used again as stored: " in report and "logs (1 of 2 parts)" in report and "city (1 of 2 parts)" in report
+    assert "numbers was computed again: 1 of 2 parts are new or changed; it has learned other numbers" in report
+    assert "fitted again on all rows, because no part can be fitted for itself: QuantileTransformer of ranks" in report
+    again = prepare(PIPELINE, tmp_path / "*.parquet", to=tmp_path / "feed").report()
+    assert "nothing had changed since" in repr(again) and "computed again" not in repr(again)
+
+
 def test_what_was_looked_up_is_counted():
     rows = pd.DataFrame({"city": ["a", "b", "z", None], "y": [0.0, 1.0, 0.0, 1.0]})
     cities = pd.DataFrame({"city": ["a", "a", "b", "c"], "size": [1.0, 2.0, 3.0, 4.0]})

@@ -24,6 +24,8 @@ WAYS = {
     "applied": "nothing to learn",
     "frozen": "came fitted",
 }
+#: Workers of which nothing is remembered of a part.
+_WHOLE = (WAYS["streamed"], WAYS["column"], WAYS["sample"])
 _COLUMNS = {
     "block": "block",
     "worker": "worker",
@@ -136,6 +138,9 @@ class Report:
             kept = [f"{name} ({count:,} of {counted(self.parts, 'part')})" for name, count in self.kept.items()]
             lines.append(f"used again as stored: {', '.join(kept)}")
         lines += [f"{name} was computed again: {why}" for name, why in self.again.items() if not self.note]
+        whole = [f"{one['worker']} of {one['block']}" for one in self.workers if one["fitted"].startswith(_WHOLE)]
+        if whole and self.passes and (self.kept or self.again) and not self.note:
+            lines.append(f"fitted again on all rows, because no part can be fitted for itself: {', '.join(whole)}")
         return lines + ([self.note] if self.note else [])
 
     def _cells(self) -> list[list[str]]:

@@ -40,8 +40,8 @@ def reasons(before: Mapping[str, Any] | None, job: Job, results: Sequence[Mappin
             continue
         why = _in_rows(seen, job, name)
         if marks[name] != before["blocks"].get(name):
-            why.append("it has learned otherwise")
-        told[name] = ", ".join(why) or "it cannot be taken out of the rows that were stored"
+            why.append("it has learned other numbers")
+        told[name] = "; ".join(why) or "it cannot be taken out of the rows that were stored"
     return told
 
 
@@ -54,4 +54,4 @@ def _in_rows(seen: Mapping[str, Mapping[str, Any]], job: Job, block: str) -> lis
             other[name] = other.get(name, 0) + 1
     count, new = len(parts), sum(found is None for found in parts)
     why = [f"{new} of {count} parts are new or changed"] if new else []
-    return why + [f"{name} is another one in {some} of {count} parts" for name, some in other.items()]
+    return why + [f"{name} has other values in {some} of {count} parts" for name, some in other.items()]

@@ -30,6 +30,7 @@ from h3lab.sources import cuts, databases, sqltypes
 
 #: How long a server that has gone is waited for, try after try.
 RETRY_SECONDS = (0.2, 1.0, 3.0)
+_KEYS_AT_A_TIME = 8192
 
 
 def read_sql(url: str, table: str | None, query: str | None, key: str | Sequence[str] | None) -> Source:
@@ -189,11 +190,12 @@ class Sql(Source):
             nonlocal last, rows
             schema = pa.schema([(name, self._types[name]) for name in self.key])
             asked = sa.select(*key, before).order_by(*key)
-            for found in connection.execution_options(yield_per=PART_ROWS).execute(asked).partitions():
-                keys = [tuple(row[:-1]) for row in found]
+            for found in connection.execution_options(yield_per=_KEYS_AT_A_TIME).execute(asked).partitions():
+                *columns, firsts = zip(*found, strict=True)
+                keys = list(zip(*columns, strict=True))
                 last, rows = sqltypes.told(keys[-1]), rows + len(keys)
                 hashes = cuts.hashes_of(sqltypes.to_arrow(keys, schema, f"{self.title}, its keys"))
-                yield keys, hashes, np.array([row[-1] for row in found], np.int64)
+                yield keys, hashes, np.array(firsts, np.int64)
 
         with self._engine.connect() as connection:
             if missing := connection.execute(nulls).scalar_one():

@@ -14,8 +14,13 @@ from h3lab.cluster.labfolder import LabFolder
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "flights.ipynb"
 PROOF = """
 import json
+tables = {**sources, "weather": h3.read(database, table="weather", key=["origin", "time_hour"])}
+keys = {"weather": ["origin", "time_hour"], "planes": "tailnum"}
+choices = {"on_missing": "fill", "on_duplicate": "first", "on_null_label": "drop"}
+same = lab.prepare(pipeline, tables, keys=keys, to=f"{files}/prepared/{months}", **choices)
 counts = feed.manifest["counts"]
 print(json.dumps({"rows": len(feed), "dropped": counts["dropped"], "lookups": counts["lookups"], "url": feed.url,
+                  "numbers": [feed.manifest["number"], same.manifest["number"]], "note": same.report().note,
                   "scores": [actor.score(held_out) for actor in (linear, deep)]}))
 """
 
@@ -31,7 +36,7 @@ def test_flights_on_hdfs_weather_in_postgresql_and_planes_here(hdfs, postgres, s
     notebook.cells.append(nbformat.v4.new_code_cell(PROOF))
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env=dict(os.environ))
-    proof = json.loads(notebook.cells[-1].outputs[0].text)
+    proof = json.loads(notebook.cells[-1].outputs[-1].text.splitlines()[-1])
     assert (proof["rows"], proof["dropped"]) == (327_346, 9_430)
     assert proof["lookups"]["planes"] == {
         "rows": 3322,
@@ -41,6 +46,7 @@ def test_flights_on_hdfs_weather_in_postgresql_and_planes_here(hdfs, postgres, s
         "surplus": 0,
     }
     assert (proof["lookups"]["weather"]["missing"], proof["lookups"]["weather"]["surplus"]) == (1556, 6737)
+    assert proof["numbers"] == [1, 1] and "all of it was used again" in proof["note"]
     assert all(0.02 < score < 0.5 for score in proof["scores"]), "better than the mean, and no wonder"
     assert len(h3.open_feed(proof["url"])) == 327_346
     assert LabFolder().kept
