@@ -107,8 +107,8 @@ class Pipeline:
         return as_pipeline(transformer, source, label, **settings)
 
     def plan(self, source: Any, **choices: Any) -> Any:
-        """What preparing a source with these ``choices`` would make, from a sample of its rows: an :class:`Outlook` of
-        features, blocks, types, classes and bytes, which says what of it is estimated."""
+        """What preparing a source with these ``choices`` would make, from a sample of its rows or a pyarrow Schema: an
+        :class:`Outlook` of spec, blocks, types, classes and bytes, which says what of it is estimated, or unknown."""
         return worlds.load("h3lab.preparing.outlook:outlook")(self, source, **choices)
 
     @property
@@ -132,7 +132,8 @@ class Pipeline:
         if self._fitted is None:
             raise NotFittedError(
                 "this pipeline has not learned anything yet. Prepare rows with it, then use the feed's pipeline: "
-                "feed = lab.prepare(pipeline, rows); feed.pipeline"
+                "feed = lab.prepare(pipeline, rows); feed.pipeline. Its spec from a sample or a schema: "
+                "pipeline.plan(source).spec"
             )
         return self._fitted
 

@@ -206,6 +206,12 @@ def test_frame_shows_the_first_rows(tmp_path):
     assert len(feeds()["dense"].frame()) == 5 and isinstance(feeds()["unlabelled"].frame(), pd.DataFrame)
 
 
+def test_no_rows_have_all_columns(feed):
+    few, none = feed.frame(1), feed.frame(0)
+    assert list(none.columns) == list(few.columns) and len(none) == 0 and none.index.name == "key"
+    assert feed.select([]).arrow().schema == feed.arrow().schema
+
+
 def test_arrow_holds_all_rows(feed):
     table = feed.arrow()
     assert table.num_rows == 20 and table.column("key").to_pylist() == feed.batch(slice(None)).keys.tolist()

@@ -92,6 +92,12 @@ def test_a_changed_worker_computes_its_block_alone(tmp_path, options):
     assert feed.manifest["counts"]["reused_blocks"] == dict.fromkeys(kept, 4)
     assert feed.manifest["counts"]["recalled"]["numbers"] == 8, "two passes of four parts"
     assert f"writing ({', '.join(kept)} reused)" in told
+    report = feed.report()
+    assert report.recalled["numbers"] == 8 and report.kept == dict.fromkeys(kept, 4)
+    known = "fitted without looking at parts again: "
+    line = next(line for line in repr(report).splitlines() if line.startswith(known))
+    assert "numbers (8 times, of 4 parts a pass)" in line and "city (4 of 4 parts)" in line and "text" not in line
+    assert line in report._repr_mimebundle_()["text/html"]
     # The first two parts are looked at as a whole, for a few of their rows.
     assert len(source.reads) > 2 and all({"a", "city"}.isdisjoint(columns) for _, columns in source.reads[2:])
     check_equal(feed, changed, source, tmp_path / "fresh")

@@ -128,9 +128,13 @@ def check_hello(cells: list[nbformat.NotebookNode], proofs: list[dict[str, Any]]
 
 
 def check_flights(cells: list[nbformat.NotebookNode], proofs: list[dict[str, Any]]) -> None:
+    shown = next(cell for cell in cells if cell.source == "feed.report()").outputs[0].data
+    for words in ("26,398 rows", "606 rows without a label", "rows whose key was not found (filled)"):
+        assert words in shown["text/plain"] and words in shown["text/html"]
     for proof in proofs:
-        assert (proof["counts"]["rows"], proof["counts"]["dropped"]) == (26_398, 606), "January's flights"
-        assert proof["counts"]["lookups"]["planes"]["missing"] > 1000
+        assert (proof["rows"], proof["dropped"]) == (26_398, 606), "January's flights"
+        assert proof["planes"]["missing"] > 1000 and proof["planes"]["duplicates"] == 0
+        assert "looked up in planes: 3,327 rows, 5 rows of a key that was there already" in proof["doubled"]
 
 
 def data_of(output: nbformat.NotebookNode) -> dict[str, Any]:
@@ -142,9 +146,23 @@ def data_of(output: nbformat.NotebookNode) -> dict[str, Any]:
 PROOFS = {
     "flights": """
 import json
+from h3lab.preparing.prepare import prepare
+planes = pd.read_csv(package / "planes.csv")
+doubled = prepare(
+    pipeline,
+    sources | {"flights": flown.head(2000), "planes": pd.concat([planes, planes.head(5)])},
+    keys={"weather": ["origin", "time_hour"], "planes": "tailnum"},
+    on_missing="fill",
+    on_duplicate="first",
+    on_null_label="drop",
+)
+report = feed.report()
 print(json.dumps({
     "same": {"feed": feed.fingerprint, "rows": [len(rest), len(held_out)], "deep": deep.score(held_out)},
-    "counts": feed.manifest["counts"],
+    "rows": report.rows,
+    "dropped": report.dropped,
+    "planes": report.lookups["planes"],
+    "doubled": repr(doubled.report()),
 }))
 """,
     "hello": """

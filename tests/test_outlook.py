@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from cuts import CutSource
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import h3lab as h3
-from h3lab.errors import DataError, UnknownName
+from h3lab.errors import DataError, NotFittedError, UnknownName, UsageError
 from h3lab.preparing.prepare import prepare
+from h3lab.preparing.typed import _made_up
 
 ROWS = 3000
 
@@ -113,3 +117,104 @@ def test_it_shows_itself():
     bundle = found._repr_mimebundle_()
     assert bundle["text/plain"] == repr(found) and "<script" not in bundle["text/html"]
     assert repr(found).startswith("Outlook: 3,000 rows, about ") and "58 columns in half of the sample" in repr(found)
+
+
+# ---- From a schema
+
+
+def schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(columns) if columns else h3.read(frame(2)).schema
+
+
+def test_a_schema_tells_what_rows_do_not_decide():
+    found = PIPELINE.plan(schema())
+    blocks = {block.name: block for block in found.blocks}
+    assert (blocks["numbers"].shape, blocks["numbers"].dtype, blocks["numbers"].bytes) == ((1,), "float32", 4)
+    assert blocks["city"].shape is blocks["text"].shape is found.spec is found.nbytes is None
+    assert "unknown until fitted: city, text" in found.estimated
+    assert "unknown until fitted: the classes of 'y'" in found.estimated
+    assert repr(found).startswith("Outlook: classification, features unknown until fitted · from the types")
+    assert (
+        "its columns depend on the rows" in repr(found)
+        and "its columns depend" in found._repr_mimebundle_()["text/html"]
+    )
+
+
+TYPED = h3.Pipeline(
+    h3.Preprocessor("numbers", ["price", "stars"], SimpleImputer(), StandardScaler()),
+    h3.Preprocessor("flags", ["new", "day"]),
+    h3.Preprocessor("words", "text", HashingVectorizer(n_features=32)),
+    h3.Preprocessor("topics", "text", TfidfVectorizer(), TruncatedSVD(5, random_state=0)),
+    h3.Preprocessor("best", ["price", "stars"], SelectKBest(k=1)),
+    label="y",
+)
+
+
+def rows_of_types(count: int) -> pd.DataFrame:
+    at = np.arange(count)
+    text = [f"some {n % 11} words {n % 5} and {n % 3} more" for n in at]
+    days = at.astype("int8")
+    return pd.DataFrame(
+        {"price": at * 0.5, "stars": at % 6, "new": at % 2 == 0, "day": days, "text": text, "y": at % 7 / 2}
+    )
+
+
+@pytest.mark.parametrize("join", ["concat", "blocks"])
+def test_the_spec_of_a_schema_is_that_of_rows(join):
+    pipeline = TYPED.replace(join=join, dtype="float32")
+    rows = rows_of_types(60)
+    found, feed = pipeline.plan(h3.read(rows).schema), prepare(pipeline, rows)
+    assert found.spec == feed.spec and not found.estimated
+    assert found.spec == pipeline.plan(rows[:0]).spec, "and that of a table without rows"
+    fitted = feed.pipeline.plan(h3.read(rows).schema)
+    assert fitted.spec == feed.spec and not fitted.estimated
+
+
+def test_a_schema_of_each_source():
+    pipeline = h3.Pipeline(
+        h3.Preprocessor("numbers", ["price"], StandardScaler()),
+        h3.Preprocessor("size", ["size"], SimpleImputer(), source="cities"),
+    )
+    schemas = {"rows": schema(), "cities": schema(city=pa.string(), size=pa.float64())}
+    assert [block.shape for block in pipeline.plan(schemas).blocks] == [(1,), (1,)]
+    with pytest.raises(UsageError, match="schemas and other sources"):
+        pipeline.plan({"rows": schema(), "cities": pd.DataFrame({"city": ["a"]})})
+
+
+def test_a_schema_is_checked_as_rows_are():
+    with pytest.raises(UnknownName, match="Did you mean 'price'"):
+        h3.Pipeline(h3.Preprocessor("numbers", ["prize"], StandardScaler())).plan(schema())
+    with pytest.raises(DataError, match="StandardScaler"):
+        h3.Pipeline(h3.Preprocessor("numbers", ["city"], StandardScaler())).plan(schema())
+
+
+def test_what_made_up_rows_do_not_suit_is_unknown():
+    words = {"red": 0, "green": 1}
+    strict = h3.Preprocessor("codes", ["city"], FunctionTransformer(lambda table: table.map(words.__getitem__)))
+    few = h3.Preprocessor("projected", ["price"], PCA(900))
+    odd = h3.Preprocessor("odd", ["at"])
+    pipeline = h3.Pipeline(strict, few, odd)
+    found = pipeline.plan(schema(city=pa.string(), price=pa.float64(), at=pa.list_(pa.float64())))
+    assert [block.shape for block in found.blocks] == [None] * 3
+    assert found.blocks[0].why == found.blocks[1].why == "rows that were made up do not suit it"
+    assert found.estimated == ["unknown until fitted: codes, projected, odd"] and found.spec is None
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [
+        *(pa.float16(), pa.float64(), pa.int8(), pa.uint8(), pa.int64(), pa.bool_(), pa.decimal128(7, 2)),
+        *(pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())),
+        *(pa.date32(), pa.date64(), pa.timestamp("ns"), pa.timestamp("us", "UTC"), pa.duration("s"), pa.time32("s")),
+        *(pa.list_(pa.float32(), 4), pa.fixed_shape_tensor(pa.uint8(), (2, 3))),
+    ],
+    ids=str,
+)
+def test_rows_of_every_type_are_made_up(type_):
+    column = _made_up(type_, 150)
+    assert column.type == type_ and len(column) == 150 and column.null_count == 0
+
+
+def test_an_unfitted_pipeline_says_who_knows_its_spec():
+    with pytest.raises(NotFittedError, match=r"from a sample or a schema: pipeline\.plan\(source\)\.spec"):
+        _ = PIPELINE.spec

@@ -50,7 +50,8 @@ class Report:
     ``fitted`` (on what), ``fit_seconds``; at a block's first worker ``nulls`` (missing values in its columns), at its
     last ``seconds`` and ``bytes`` of its output. Seconds of workers are summed over processes, so together they may be
     more than the clock's; None is what was not recorded. ``lookups``: counts by source that was looked up. ``kept``: by
-    block the number of parts in which it was used as it was stored; ``again``: by block that was not, why.
+    block the number of parts in which it was used as it was stored; ``again``: by block that was not, why;
+    ``recalled``: by block the number of parts, over its passes, that were known and not looked at again to fit.
     """
 
     rows: int
@@ -66,6 +67,7 @@ class Report:
     lookups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     again: Mapping[str, str] = field(default_factory=dict)
+    recalled: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
 
     @classmethod
@@ -88,6 +90,7 @@ class Report:
             lookups=counts.get("lookups", {}),
             kept=_kept(told),
             again=counts.get("again", {}),
+            recalled=counts.get("recalled", {}),
             note=next((note for name, note in _NOTES.items() if told.get(name)), ""),
         )
 
@@ -137,11 +140,18 @@ class Report:
         if self.kept and not self.note:
             kept = [f"{name} ({count:,} of {counted(self.parts, 'part')})" for name, count in self.kept.items()]
             lines.append(f"used again as stored: {', '.join(kept)}")
+        if self.recalled and not self.note:
+            known = [f"{name} ({self._known(count)})" for name, count in self.recalled.items()]
+            lines.append(f"fitted without looking at parts again: {', '.join(known)}")
         lines += [f"{name} was computed again: {why}" for name, why in self.again.items() if not self.note]
         whole = [f"{one['worker']} of {one['block']}" for one in self.workers if one["fitted"].startswith(_WHOLE)]
         if whole and self.passes and (self.kept or self.again) and not self.note:
             lines.append(f"fitted again on all rows, because no part can be fitted for itself: {', '.join(whole)}")
         return lines + ([self.note] if self.note else [])
+
+    def _known(self, count: int) -> str:
+        parts = counted(self.parts, "part")
+        return f"{count:,} of {parts}" if count <= self.parts else f"{count:,} times, of {parts} a pass"
 
     def _cells(self) -> list[list[str]]:
         return [[_cell(name, one.get(name)) for name in _COLUMNS] for one in self.workers]

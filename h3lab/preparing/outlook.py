@@ -1,6 +1,7 @@
 """An outlook: what preparing would make of a source, from a sample of its rows, before anything is prepared.
 
-It knows a sample, and what of it may differ for all rows; preparing itself is in ``prepare``.
+It knows a sample, and what of it may differ for all rows; preparing itself is in ``prepare``, and what a schema alone
+says in ``typed``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from h3lab.pictures import card, shape_of, table_html
 from h3lab.preparing.from_sklearn import as_pipeline
 from h3lab.preparing.matching import joined_in, opened
 from h3lab.preparing.prepare import labelled, prepare
+from h3lab.preparing.typed import schema_of, typed
 from h3lab.settings import whole
 from h3lab.source import Source
+from h3lab.spec import Block as SpecBlock
 from h3lab.spec import Spec
 
 #: Rows of a sample: what types, shapes and usual categories need, in a second or so.
@@ -32,33 +35,39 @@ SAMPLE_ROWS = 20_000
 @dataclass(frozen=True)
 class Block:
     """One block: ``shape`` of a row, type, ``bytes`` a row; ``grew`` from which number of columns, in half of the
-    sample, where it did: such a block will be wider for all rows."""
+    sample, where it did: such a block will be wider for all rows. From a schema ``shape`` may be None, with ``why`` in
+    words; ``bytes`` is None where the rows decide them, as of a sparse block."""
 
     name: str
-    shape: tuple[int, ...]
-    dtype: str
-    sparse: bool
-    bytes: float
+    shape: tuple[int, ...] | None
+    dtype: str = ""
+    sparse: bool = False
+    bytes: float | None = None
     grew: int | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Outlook:
     """``spec`` as the sample gives it; ``blocks``; ``rows`` of the source, None where it does not tell; ``nbytes`` of
-    the prepared set, None without rows. ``estimated``: what may be otherwise for all rows, in words."""
+    the prepared set, None without rows. ``estimated``: what may be otherwise for all rows, in words. From a schema, or
+    no rows: ``spec`` is None where anything of it is unknown until fitted, and so is ``bytes_a_row``."""
 
-    spec: Spec
+    spec: Spec | None
     blocks: Sequence[Block]
     rows: int | None
     sampled: int
-    bytes_a_row: float
+    bytes_a_row: float | None
     kept: float
     estimated: Sequence[str]
+    task: str = ""
 
     @property
     def nbytes(self) -> int | None:
         """Bytes of the prepared set, by the sample's rows."""
-        return None if self.rows is None else round(self.rows * self.kept * self.bytes_a_row)
+        if self.rows is None or self.bytes_a_row is None:
+            return None
+        return round(self.rows * self.kept * self.bytes_a_row)
 
     def __repr__(self) -> str:
         rows = [_HEADS, *self._cells()]
@@ -72,14 +81,27 @@ class Outlook:
         return {"text/plain": repr(self), "text/html": html}
 
     def _head(self) -> str:
-        task = str(self.spec) if self.spec.outputs else f"no label, {self.spec.features} features"
+        spec = self.spec
+        if spec is None:
+            task = f"{self.task or 'no label'}, features unknown until fitted"
+        else:
+            task = str(spec) if spec.outputs else f"no label, {spec.features} features"
+        if self.bytes_a_row is None:
+            return f"{task} · from the types of the columns"
         if self.nbytes is None or self.rows is None:
             return f"{task} · about {size(self.bytes_a_row)} a row"
         return f"{self.rows:,} rows, about {size(self.nbytes)} · {task}"
 
     def _cells(self) -> list[list[str]]:
         return [
-            [b.name, shape_of(b.shape), b.dtype + " sparse" * b.sparse, size(b.bytes), _growth(b)] for b in self.blocks
+            [
+                b.name,
+                "unknown until fitted" if b.shape is None else shape_of(b.shape),
+                b.dtype + " sparse" * b.sparse,
+                "" if b.bytes is None else size(b.bytes),
+                b.why or _growth(b),
+            ]
+            for b in self.blocks
         ]
 
 
@@ -104,12 +126,19 @@ def outlook(
 ) -> Outlook:
     """What ``lab.prepare(pipeline, source, ...)`` would make, by preparing a sample: its first ``sample`` rows, and
     half of them, to see which blocks grow. Sources that are looked up are read for their keys. Errors are those of
-    ``prepare`` as far as the sample shows them."""
+    ``prepare`` as far as the sample shows them.
+
+    A pyarrow Schema (a dict of them where there are several sources), or a source without rows, tells the blocks whose
+    width the types of their columns decide; the others are unknown until fitted."""
+    if (schema := schema_of(source)) is not None:
+        return _of_types(labelled(pipeline, label), schema)
     pipeline = as_pipeline(pipeline, source, label)
     source = opened(pipeline, source, keys, on_missing, on_duplicate)
     pipeline = labelled(pipeline, label)
     whole("sample", sample, 2)
     few = _first(source, sample)
+    if not _rows_in(few):
+        return _of_types(pipeline, source.schema)
     feed = prepare(pipeline, few, on_null_label=on_null_label)
     half = None if pipeline.fitted else _half(pipeline, source, max(1, sample // 2), on_null_label)
     found = joined_in(source)
@@ -119,6 +148,31 @@ def outlook(
     blocks = _blocks(feed, None if rows is not None and rows <= sampled else half)
     told = _estimated(feed, half, blocks, rows, sampled, pipeline.fitted)
     return Outlook(feed.spec, blocks, rows, sampled, feed.nbytes / len(feed), len(feed) / max(1, sampled), told)
+
+
+def _of_types(pipeline: Any, schema: Any) -> Outlook:
+    found = typed(pipeline, schema)
+    blocks = [
+        Block(name, None, why=block)
+        if isinstance(block, str)
+        else Block(name, block.shape, block.dtype, block.sparse, None if block.sparse else _bytes(block))
+        for name, block in found.blocks.items()
+    ]
+    lines = [f"unknown until fitted: {', '.join(b.name for b in blocks if b.shape is None)}"]
+    lines = lines if any(block.shape is None for block in blocks) else []
+    if found.task and pipeline.label is not None and found.task == "classification" and not pipeline.fitted:
+        lines.append(f"unknown until fitted: the classes of {pipeline.label!r}")
+    task = found.task if pipeline.label is not None else ""
+    return Outlook(found.spec, blocks, None, 0, None, 1.0, lines, task)
+
+
+def _bytes(block: SpecBlock) -> float:
+    return float(np.prod(block.shape) * np.dtype(block.dtype).itemsize)
+
+
+def _rows_in(source: Source) -> int:
+    found = joined_in(source)
+    return int((source if found is None else found.base).first(1).num_rows)
 
 
 def _first(source: Source, rows: int) -> Source:

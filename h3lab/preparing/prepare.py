@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -202,7 +202,11 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
     if not source.bounded or not source.replayable:
         raise UsageError(f"{source.title} has no end, or cannot be read twice. Land a piece of it as files first.")
     check_blocks(pipeline, source)
-    known = source.schema.names
+    check_names(pipeline, source.schema.names)
+
+
+def check_names(pipeline: Pipeline, known: Sequence[str]) -> None:
+    """UnknownName for columns of a pipeline that are not among the ``known`` ones."""
     told = [] if pipeline.fitted else [name for name in (pipeline.label, pipeline.weight) if name]
     for block in pipeline.preprocessors:
         for name in block.names:

@@ -23,7 +23,7 @@ def frame(feed: Feed, n: int) -> Any:
     found: dict[str, Any] = {}
     for name, column in columns(batch).items():
         if name.startswith("x"):
-            dense = column.toarray() if is_sparse(column) else column.reshape(len(column), -1)
+            dense = column.toarray() if is_sparse(column) else _flat(column)
             found |= {next(names): dense[:, i] for i in range(dense.shape[1])}
     if batch.y is not None:
         found |= _targets(feed, batch)
@@ -70,4 +70,9 @@ def arrow(feed: Feed) -> pa.Table:
 
 
 def _lists(column: Any) -> pa.Array:
-    return sparse_lists(column) if is_sparse(column) else fixed_lists(column.reshape(len(column), -1))
+    return sparse_lists(column) if is_sparse(column) else fixed_lists(_flat(column))
+
+
+def _flat(column: np.ndarray) -> np.ndarray:
+    """(rows, features), also of no rows, whose features -1 could not tell."""
+    return column.reshape(len(column), int(np.prod(column.shape[1:])))
