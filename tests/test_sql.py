@@ -5,17 +5,21 @@ import decimal
 import pickle
 import socket
 import threading
+import tracemalloc
 import uuid
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from sklearn.preprocessing import StandardScaler
 
 import h3lab as h3
 from h3lab.errors import DamagedData, DataError, MissingExtra, UnknownName, UsageError
+from h3lab.preparing.prepare import prepare
 from h3lab.serial import signed
-from h3lab.sources import sql
+from h3lab.source import Part
+from h3lab.sources import databases, formats, sql
 from h3lab.testing import check_source
 
 ROWS = 300
@@ -121,6 +125,161 @@ def test_a_query_is_a_source_too(url):
     assert source.schema.field("twice").type == pa.float64()
 
 
+def test_a_query_without_a_value_in_its_first_rows_has_the_type_of_the_later_ones(url):
+    execute(url, "CREATE TABLE late (id INTEGER PRIMARY KEY, y FLOAT, at TIMESTAMP, empty FLOAT)")
+    rows = [{"id": n, "y": n / 2 if n > 1100 else None, "at": "2024-01-01" if n > 1100 else None} for n in range(1200)]
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).begin() as connection:
+        connection.execute(sa.text("INSERT INTO late (id, y, at) VALUES (:id, :y, :at)"), rows)
+    source = h3.read(url, query="SELECT * FROM late", key="id")
+    assert source.schema.field("y").type == pa.float64()
+    pipeline = h3.Pipeline(h3.Preprocessor("n", ["id"], StandardScaler()), label="y")
+    assert prepare(pipeline, source, on_null_label="drop").spec.task == "regression"
+    if not url.startswith("sqlite"):  # whose driver tells no types
+        assert source.schema.field("at").type == pa.timestamp("us")
+        assert source.schema.field("empty").type == pa.float64()
+
+
+def test_a_query_has_the_types_of_its_table(postgres):
+    write(postgres)
+    assert (
+        h3.read(postgres, query="SELECT * FROM flights", key="at").schema == h3.read(postgres, table="flights").schema
+    )
+    query = "SELECT 1 AS id, now() AS t, localtimestamp AS l, ARRAY[1.5::float8] AS a, sum(1.5) AS s, now()::time AS c"
+    assert h3.read(postgres, query=query, key="id").schema.types == [
+        *(pa.int64(), pa.timestamp("us", tz="UTC"), pa.timestamp("us"), pa.list_(pa.float64()), pa.float64()),
+        pa.time64("us"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "ending", [";", " ; ;\n", " -- the end", "; -- the end; or not", " /* ; */;", " WHERE note <> ';--'", " -- it's;"]
+)
+def test_a_query_may_end_as_people_end_one(url, ending):
+    write(url)
+    source = h3.read(url, query=f"SELECT number, note, ' :x' AS colon FROM flights{ending}", key="number")
+    wanted = ROWS * 4 // 5 if "note" in ending else ROWS
+    assert len(source) == source.read(source.parts()[0]).num_rows + sum(p.rows for p in source.parts()[1:]) == wanted
+    assert source.head(1)["colon"].tolist() == [" :x"]
+
+
+KEYS = {
+    "uuid": ("uuid", "md5(i::text)::uuid"),
+    "enum": ("mood", "(ARRAY['sad','ok','happy'])[1 + i % 3]::mood"),
+    "char": ("char(12)", "'k' || i"),
+    "bigint": ("bigint", "i * 10000000000"),
+    "decimal": ("numeric(12, 2)", "i + 0.25"),
+    "time zone": ("timestamptz", "'2024-03-30 00:00+00'::timestamptz + i * interval '1 hour'"),
+    "boolean": ("boolean", "i % 2 = 0"),
+    "text": ("text", "md5(i::text) || CASE WHEN i % 2 = 0 THEN 'Ä' ELSE 'a' END"),
+    "inet": ("inet", "'10.0.0.1'::inet + i"),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("form", ["table", "query"])
+def test_every_type_may_be_a_key_that_knows_a_row(postgres, kind, form):
+    type_, value = KEYS[kind]
+    execute(
+        postgres,
+        "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')",
+        f"CREATE TABLE k (k {type_}, i int, PRIMARY KEY (k, i))".replace(":", "\\:"),
+        f"INSERT INTO k SELECT {value}, i FROM generate_series(1, {ROWS}) i".replace(":", "\\:"),
+    )
+    source = h3.read(postgres, key=["k", "i"], **({"table": "k"} if form == "table" else {"query": "SELECT * FROM k"}))
+    parts = source.parts()
+    rows = [row["i"] for part in parts for row in source.read(part).to_pylist()]
+    assert len(parts) > 2 and sorted(rows) == list(range(1, ROWS + 1))
+    keys = [key for part in parts for key in source.keys(part, source.read(part)).tolist()]
+    assert len(set(keys)) == ROWS
+
+
+@pytest.mark.parametrize("type_", ["numeric", "float"])
+def test_a_key_that_knows_no_row_is_named_with_the_cast(postgres, type_):
+    execute(postgres, f"CREATE TABLE k (k {type_} PRIMARY KEY)", "INSERT INTO k VALUES (0.5), (1.5)")
+    with pytest.raises(UsageError, match=r"the key 'k' is double; .*CAST\(k AS VARCHAR\(40\)\) AS k"):
+        h3.read(postgres, table="k")
+    assert len(h3.read(postgres, query="SELECT CAST(k AS VARCHAR(40)) AS k FROM k", key="k")) == 2
+    assert len(h3.read(postgres, query="SELECT CAST(k AS numeric(9, 2)) AS k FROM k", key="k").head()) == 2
+
+
+def write_wide(url: str, rows: int, characters: int) -> None:
+    execute(url, "CREATE TABLE wide (id INTEGER PRIMARY KEY, note TEXT)")
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).begin() as connection:
+        wide = [{"n": n, "note": "x" * characters} for n in range(rows)]
+        connection.execute(sa.text("INSERT INTO wide VALUES (:n, :note)"), wide)
+
+
+def test_parts_have_fewer_rows_where_rows_are_large(url, monkeypatch):
+    monkeypatch.setattr(sql, "PART_ROWS", 4096)
+    monkeypatch.setattr(formats, "PART_BYTES", 1 << 20)
+    execute(url, "CREATE TABLE wide (id INTEGER PRIMARY KEY, note TEXT)")
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO wide VALUES (:n, :text)"), [{"n": n, "text": "x" * 2000} for n in range(3000)]
+        )
+    source = h3.read(url, table="wide")
+    tables = list(source.tables())
+    assert len(tables) > 3 and max(table.nbytes for table in tables) < 2 << 20
+    assert [n for table in tables for n in table["id"].to_pylist()] == list(range(3000))
+
+
+def test_few_rows_at_a_time_are_objects_of_python(url):
+    """Their column and the driver's rows beside it would take several times the table's memory."""
+    execute(url, "CREATE TABLE wide (id INTEGER PRIMARY KEY, note TEXT)")
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO wide VALUES (:n, :text)"), [{"n": n, "text": "x" * 5000} for n in range(4096)]
+        )
+    base = h3.read(url, table="wide").base
+    part = Part(0, 4096, "wide", 0, {"from": [0], "to": [4095]})
+    base.read(part)
+    tracemalloc.start()
+    try:
+        assert base.read(part).nbytes > 20_000_000
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000  # Arrow's own memory is not counted
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp"])
+def test_a_value_that_python_cannot_hold_is_named_with_its_column(postgres, kind):
+    execute(
+        postgres,
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, x FLOAT, until {kind})",
+        "INSERT INTO t VALUES (1, 2.5, 'infinity'), (2, 1, '2024-01-01')",
+    )
+    source = h3.read(postgres, table="t")
+    with pytest.raises(
+        DataError, match=r"part 0 .*: column 'until' has a value that cannot be read: .*Cast it in a query"
+    ):
+        source.read(source.parts()[0])
+    assert source.read(source.parts()[0], ["x"]).num_rows == 2  # and is no matter where nobody asks for it
+
+
+def test_a_file_means_the_same_in_every_process(tmp_path, monkeypatch):
+    write(f"sqlite:///{tmp_path}/a.db")
+    monkeypatch.chdir(tmp_path)
+    source = h3.read("sqlite:///a.db", table="flights")
+    monkeypatch.chdir("/")
+    databases.engine.cache_clear()  # another process has none yet
+    assert len(list(source.tables())) == len(source.parts())
+    assert h3.worlds.reopen(source.describe()).head().equals(source.head())
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path, monkeypatch):
+    write(f"sqlite:///{tmp_path}/a b?%.db".replace("?%", "%3F%25"))
+    with pytest.raises(DataError, match=r"there is no file .*Did you mean 'a b\?%.db'"):
+        h3.read(f"sqlite:///{tmp_path}/a c.db", table="flights")
+    with pytest.raises(DataError, match="is no file; expected one of sqlite"):
+        h3.read(f"sqlite:///{tmp_path}", table="flights")
+    source = h3.read(f"sqlite:///{tmp_path}/a b%3F%25.db", table="flights")
+    part = source.parts()[0]
+    (tmp_path / "a b?%.db").unlink()
+    with pytest.raises(DataError, match="unable to open database file"):  # as on an engine that does not see it
+        source.read(part)
+    assert not list(tmp_path.iterdir())
+
+
 def test_rows_of_the_same_key_stay_in_one_part(url):
     write(url, primary=False)
     for source in (h3.read(url, table="flights", key="origin"), h3.read(url, table="flights", key=["late", "origin"])):
@@ -203,8 +362,8 @@ def test_what_is_wrong_is_named(url):
         h3.read(url, table="flihgts")
     with pytest.raises(UnknownName, match="Did you mean 'number'"):
         h3.read(url, table="flights", key="nubmer")
-    with pytest.raises(DataError, match="no delay, which is their key"):
-        h3.read(url, table="flights", key="delay").parts()
+    with pytest.raises(DataError, match="no note, which is their key"):
+        h3.read(url, table="flights", key="note").parts()
     with pytest.raises(DataError, match="SELEC|syntax error"):
         h3.read(url, query="SELEC 1", key="a")
     with pytest.raises(UsageError, match="for databases"):
@@ -337,12 +496,8 @@ def test_it_travels(url):
 
 
 def test_a_table_is_prepared(sqlite, tmp_path):
-    from sklearn.preprocessing import StandardScaler
-
     write(sqlite)
     pipeline = h3.Pipeline(h3.Preprocessor("numbers", ["number", "fare"], StandardScaler()), label="late")
-    from h3lab.preparing.prepare import prepare
-
     feed = prepare(pipeline, h3.read(sqlite, table="flights"), to=tmp_path / "feed")
     X, y = feed.arrays()
     assert X.shape == (ROWS, 2) and len(y) == ROWS

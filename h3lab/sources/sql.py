@@ -14,23 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from h3lab.errors import (
-    DamagedData,
-    DataError,
-    H3labError,
-    MissingExtra,
-    UnknownName,
-    UsageError,
-    redacted,
-    without_passwords,
-)
+from h3lab.errors import DamagedData, DataError, H3labError, MissingExtra, UsageError, redacted, without_passwords
 from h3lab.keys import Keyed
 from h3lab.source import PART_ROWS, Part, Source
-from h3lab.sources import cuts, databases, sqltypes
+from h3lab.sources import cuts, databases, reflection, sqltypes
+from h3lab.sources.formats import rows_at_once
 
 #: How long a server that has gone is waited for, try after try.
 RETRY_SECONDS = (0.2, 1.0, 3.0)
 _KEYS_AT_A_TIME = 8192
+#: So many rows at either end show how large rows are.
+SAMPLE_ROWS = 200
 
 
 def read_sql(url: str, table: str | None, query: str | None, key: str | Sequence[str] | None) -> Source:
@@ -55,6 +49,7 @@ class Sql(Source):
             )
         self.url, self.table, self.query = url, table, query
         with self._asking("its columns"):
+            self.url = databases.located(url)
             self._types, primary = self._reflected()
         if not (key or primary):
             raise UsageError(
@@ -63,6 +58,7 @@ class Sql(Source):
             )
         self.key = tuple(key or primary)
         self.check(self.key)
+        sqltypes.check_keys({name: self._types[name] for name in self.key}, self.title)
 
     @property
     def schema(self) -> pa.Schema:
@@ -106,10 +102,9 @@ class Sql(Source):
     def first(self, rows: int) -> pa.Table:
         import sqlalchemy as sa
 
-        with self._asking("its first rows"), self._engine.connect() as connection:
+        with self._asking("its first rows"):
             below = self._below()
-            found = connection.execute(sa.select(below).order_by(*self._order(below)).limit(rows)).all()
-        return sqltypes.to_arrow(found, self.schema, f"{self.title}, its first rows")
+            return self._fetched(sa.select(below).order_by(*self._order(below)).limit(rows), "its first rows")
 
     def describe(self) -> dict[str, Any]:
         """The URL without its password: give that by ``~/.pgpass`` or the driver's own environment variables, where the
@@ -147,32 +142,32 @@ class Sql(Source):
         # With their types the driver's values become Python's: SQLite has text for a date.
         columns = [sa.column(column, sqltypes.generic(kind)) for column, kind in self._types.items()]
         if self.query is not None:
-            return sa.text(self.query).columns(*columns).subquery("h3")
+            return sa.text(reflection.closed(self.query)).columns(*columns).subquery("h3")
         schema, _, name = str(self.table).rpartition(".")
         return sa.table(name, *columns, schema=schema or None)
 
     def _reflected(self) -> tuple[dict[str, pa.DataType], tuple[str, ...]]:
         """(Arrow type by column, primary key)."""
-        import sqlalchemy as sa
-
         with self._engine.connect() as connection:
             if self.query is not None:
-                found = connection.execute(
-                    sa.select(sa.text("*")).select_from(sa.text(f"({self.query}) h3")).limit(1000)
-                )
-                return sqltypes.of_rows(list(found.keys()), found.all()), ()
-            schema, _, name = str(self.table).rpartition(".")
-            inspector = sa.inspect(connection)
-            if not inspector.has_table(name, schema=schema or None):
-                known = [*inspector.get_table_names(schema or None), *inspector.get_view_names(schema or None)]
-                raise UnknownName("table", name, sorted(known), redacted(self.url))
-            columns = inspector.get_columns(name, schema=schema or None)
-            primary = inspector.get_pk_constraint(name, schema=schema or None).get("constrained_columns") or ()
-            return {c["name"]: sqltypes.of_column(c["type"]) for c in columns}, tuple(primary)
+                return reflection.of_query(connection, self.query), ()
+            return reflection.of_table(connection, str(self.table), redacted(self.url))
 
     def _order(self, below: Any) -> list[Any]:
         names = [*self.key, *(name for name in self._types if name not in self.key)]
         return [below.c[name] for name in names if sqltypes.orderable(self._types[name]) or name in self.key]
+
+    def _usual_rows(self, below: Any) -> int:
+        """Rows of a part: fewer where rows are large, as the first and the last ones tell."""
+        import sqlalchemy as sa
+
+        key = [below.c[name] for name in self.key]
+        orders = (key, [column.desc() for column in key])
+        try:
+            ends = [self._fetched(sa.select(below).order_by(*by).limit(SAMPLE_ROWS), "its ends") for by in orders]
+        except DataError:  # a value that cannot be read, perhaps of a column that nobody asks for
+            return PART_ROWS
+        return min(PART_ROWS, rows_at_once(sum(t.nbytes for t in ends) / max(1, sum(map(len, ends)))))
 
     def _edges(self) -> tuple[list[tuple[list[Any], int]], list[Any], int]:
         """([(first key of a part, number of rows before it)], greatest key, rows)."""
@@ -184,7 +179,7 @@ class Sql(Source):
         before = (sa.func.rank().over(order_by=key) - 1).label("h3_before")
         nulls = sa.select(sa.func.count()).select_from(below).where(sa.or_(*(c.is_(None) for c in key)))
         last: list[Any] = []
-        rows = 0
+        rows, usual = 0, self._usual_rows(below)
 
         def pieces(connection: Any) -> Iterator[cuts.Piece]:
             nonlocal last, rows
@@ -203,29 +198,49 @@ class Sql(Source):
                     f"{self.title}: {missing} rows have no {' or '.join(self.key)}, which is their key. Leave them out "
                     "with query='SELECT ... WHERE ... IS NOT NULL', or take another key."
                 )
-            edges = [(sqltypes.told(key), start) for key, start in cuts.cuts(pieces(connection), PART_ROWS)]
+            edges = [(sqltypes.told(key), start) for key, start in cuts.cuts(pieces(connection), usual)]
         return edges, last, rows
 
     def _read(self, part: Part, wanted: list[str], where: str) -> pa.Table:
         import sqlalchemy as sa
 
-        schema = pa.schema([(name, self._types[name]) for name in wanted])
         if not part.rows:
-            return schema.empty_table()
+            return pa.schema([(name, self._types[name]) for name in wanted]).empty_table()
         below = self._below()
         asked = sa.select(*(below.c[name] for name in wanted or self.key)).order_by(*self._order(below))
         for how, edge in part.position.items():
             asked = asked.where(self._beyond(below, how, edge))
-        with self._engine.connect() as connection:
-            found = connection.execute(asked).all()
-        if len(found) != part.rows:
+        table = self._fetched(asked, where, max(64, part.rows // 32))
+        if table.num_rows != part.rows:
             raise DamagedData(
-                f"{self.title}, {where}: {part.rows} rows were found before, {len(found)} now; the table has changed. "
-                "Read it again with h3.read."
+                f"{self.title}, {where}: {part.rows} rows were found before, {table.num_rows} now; the table has "
+                "changed. Read it again with h3.read."
             )
-        if not wanted:
-            return pa.table({"": pa.nulls(len(found))}).select([])
-        return sqltypes.to_arrow(found, schema, f"{self.title}, {where}")
+        return table.select(wanted)
+
+    def _fetched(self, asked: Any, where: str, at_once: int = 64) -> pa.Table:
+        """The rows of a SELECT, ``at_once`` of them as Python's objects, which are large. DataError names the column
+        with a value that the driver cannot make an object of, such as the date 'infinity'."""
+        from sqlalchemy import exc
+
+        schema = pa.schema([(column.name, self._types[column.name]) for column in asked.selected_columns])
+        try:
+            with self._engine.connect() as connection:
+                found = connection.execution_options(yield_per=at_once).execute(asked).partitions()
+                made = [sqltypes.to_arrow(rows, schema, f"{self.title}, {where}") for rows in found]
+        except H3labError:
+            raise
+        except (exc.DataError, ValueError, TypeError, ArithmeticError) as error:
+            if len(schema) == 1:
+                name = schema.names[0]
+                raise DataError(
+                    f"{self.title}, {where}: column {name!r} has a value that cannot be read: {_said(error)}. "
+                    "Cast it in a query: h3.read(url, query='SELECT CAST(...) ...', key=...)."
+                ) from error
+            for column in asked.selected_columns:
+                self._fetched(asked.with_only_columns(column), where, at_once)
+            raise
+        return pa.concat_tables([schema.empty_table(), *made])
 
     def _beyond(self, below: Any, how: str, edge: list[Any]) -> Any:
         """Whether a row's key lies from, before or up to another one, column by column, as every database can tell."""
@@ -234,8 +249,9 @@ class Sql(Source):
         types = [self._types[name] for name in self.key]
         columns = [below.c[name] for name in self.key]
         told = zip(sqltypes.meant(edge, types), types, strict=True)
-        # As literals: SQLAlchemy refuses to order Python's True and False.
-        values = [sa.literal(value, sqltypes.generic(kind)) for value, kind in told]
+        # As literals: SQLAlchemy refuses to order Python's True and False. Text goes without a type, and gets that of
+        # the column: a varchar is no uuid, no enum, and ends otherwise than a char.
+        values = [sa.literal(value, sqltypes.generic(kind) or sa.types.NullType()) for value, kind in told]
         strict = [c > v if how == "from" else c < v for c, v in zip(columns, values, strict=True)]
         equal = [c == v for c, v in zip(columns, values, strict=True)]
         ways = [sa.and_(*equal[:place], strict[place]) for place in range(len(columns))]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as t
 
-from h3lab.errors import DataError
+from h3lab.errors import DataError, UsageError
 
 
 def of_column(kind: Any) -> pa.DataType:
@@ -57,13 +57,10 @@ def generic(kind: pa.DataType) -> Any:
     return sql.Numeric(kind.precision, kind.scale) if t.is_decimal(kind) else None
 
 
-def of_rows(names: list[str], rows: Sequence[Any]) -> dict[str, pa.DataType]:
-    """The types of a query's columns, as its first rows show them; without a value a column is text."""
-    found = {}
-    for place, name in enumerate(names):
-        values = [row[place] for row in rows if row[place] is not None]
-        found[name] = _shown(values) if values else pa.string()
-    return found
+def of_rows(names: list[str], rows: Sequence[Any]) -> dict[str, pa.DataType | None]:
+    """The types of columns as some rows show them; None for one without a value."""
+    values = ([row[place] for row in rows if row[place] is not None] for place in range(len(names)))
+    return {name: _shown(some) if some else None for name, some in zip(names, values, strict=True)}
 
 
 def _shown(values: list[Any]) -> pa.DataType:
@@ -72,6 +69,17 @@ def _shown(values: list[Any]) -> pa.DataType:
     except (pa.ArrowException, OverflowError):
         return pa.string()
     return pa.timestamp("us", tz="UTC") if t.is_timestamp(shown) and shown.tz else shown
+
+
+def check_keys(key: Mapping[str, pa.DataType], title: str) -> None:
+    """UsageError for a column that cannot be a key: a float, which a database may round on its way, or a list."""
+    for name, kind in key.items():
+        if t.is_floating(kind) or t.is_nested(kind):
+            raise UsageError(
+                f"{title}: the key {name!r} is {kind}; rows are known by whole numbers, decimals with a precision, "
+                f"text, dates or times. Cast it in a query: h3.read(url, query='SELECT CAST({name} AS VARCHAR(40)) "
+                f"AS {name}, ... FROM ...', key={name!r})."
+            )
 
 
 def orderable(kind: pa.DataType) -> bool:
