@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from cuts import CutSource, Pickling
@@ -21,8 +22,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
 import h3lab as h3
+from h3lab.errors import DamagedData
 from h3lab.joining.joined import join
 from h3lab.pipeline import Pipeline, Preprocessor
+from h3lab.preparing import landed
+from h3lab.preparing.executor import Here
 from h3lab.preparing.prepare import prepare
 from h3lab.preparing.remembered import FOLDER
 from h3lab.sources import sql
@@ -254,6 +258,29 @@ def test_rows_without_a_version_are_known_by_their_content(tmp_path):
     cut = prepare(recipe(), CutSource(rows, [60, 120]), to=tmp_path / "feed")
     assert cut.manifest["counts"]["recalled"] == {"text": 2, "numbers": 2, "city": 2}
     check_equal(cut, recipe(), CutSource(rows, [60, 120]), tmp_path / "fresh")
+
+
+def test_without_room_on_the_disk_rows_are_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(landed, "SPARE", 2.0)
+    rows = frame()
+    source = Watched(rows, CUTS)
+    feed = prepare(recipe(), source, to=tmp_path / "feed", executor=Here(1))
+    assert len(source.reads) > 8
+    assert prepare(recipe(), CutSource(rows, CUTS), to=tmp_path / "feed").manifest["number"] == 1
+    monkeypatch.undo()
+    check_equal(feed, recipe(), CutSource(rows, CUTS), tmp_path / "fresh")
+
+
+def test_rows_that_change_while_they_are_prepared_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(landed, "SPARE", 2.0)
+    source = CutSource(frame(), CUTS)
+
+    def change(what, done, total):
+        if (what, done) == ("reading", total):
+            source.table = source.table.set_column(1, "a", pa.array([0.0] * 240))
+
+    with pytest.raises(DamagedData, match="part 0 .*column 'a' has changed since the preparing began"):
+        prepare(recipe(), source, to=tmp_path / "feed", progress=change)
 
 
 def test_a_changed_column_computes_the_blocks_that_use_it(tmp_path):

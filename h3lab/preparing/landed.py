@@ -7,6 +7,7 @@ It knows Arrow files of one workroom; it is gone with it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from h3lab.errors import DamagedData
 from h3lab.preparing.executor import Executor, Here, seeing
 from h3lab.preparing.workroom import Shared, storage_error
 from h3lab.serial.contents import column_digest
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KEYS = "h3lab row key"
+#: The share of a disk that is left free by rows which can be read again.
+SPARE = 0.1
 Progress = Callable[[str, int, int], None]
 
 
@@ -35,12 +39,21 @@ def in_memory(description: Any) -> bool:
 
 
 class Landed(Source):
-    """The same parts as another source, with the same keys."""
+    """The same parts as another source, with the same keys. ``base``: that source, where it can be read again, which is
+    done for parts that had no room on the disk."""
 
     numbered = False
 
-    def __init__(self, folder: Path, schema: pa.Schema, parts: Sequence[Part], description: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        parts: Sequence[Part],
+        description: dict[str, Any],
+        base: Source | None = None,
+    ) -> None:
         self.folder, self._schema, self._parts, self._description = folder, schema, parts, description
+        self.base = base
 
     @property
     def schema(self) -> pa.Schema:
@@ -50,10 +63,23 @@ class Landed(Source):
         return self._parts
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-        return self._mapped(part).select(self.check(columns))
+        """Some columns of a part; DamagedData where it is read again and has changed."""
+        wanted = self.check(columns)
+        if self.base is None or _file(self.folder, part).exists():
+            return self._mapped(part).select(wanted)
+        table = self.base.read(part, wanted)
+        for name, column in zip(wanted, table.columns, strict=True):
+            if column_digest(column) != part.contents[name]:
+                raise DamagedData(
+                    f"{self.base.title}, part {part.index} (rows from {part.start}): column {name!r} has changed since "
+                    "the preparing began. Prepare again when nobody writes to it."
+                )
+        return table
 
     def keys(self, part: Part, table: pa.Table) -> np.ndarray:
-        return np.asarray(self._mapped(part).column(KEYS).to_numpy())
+        if self.base is None or _file(self.folder, part).exists():
+            return np.asarray(self._mapped(part).column(KEYS).to_numpy())
+        return self.base.keys(part, table)
 
     def describe(self) -> dict[str, Any]:
         return self._description
@@ -73,35 +99,42 @@ def land(
     source: Source, columns: Sequence[str], folder: Path, executor: Executor, progress: Progress, by_content: bool
 ) -> Landed:
     """Read all parts once and put some of their columns down. ``by_content``: parts of which the source has no version
-    get one from their rows and keys, and digests of their columns. StorageError where the disk is full."""
+    get one from their rows and keys, and digests of their columns. Where that would fill the disk they are read again
+    instead; rows in memory cannot be, so that is a StorageError."""
     import pyarrow as pa
 
     parts = list(source.parts())
     schema = pa.schema([source.schema.field(name) for name in columns])
-    shared = Shared((source, columns, folder, by_content), folder / "land")
     here = in_memory(source.describe())
+    shared = Shared((source, columns, folder, by_content, here), folder / "land")
     found = []
     with closing((Here() if here else executor).map(_land, [(shared, part) for part in parts], "reading")) as done:
         for number, part in enumerate(done, 1):
             found.append(part)
             progress("reading", number, len(parts))
-    return Landed(folder, schema, found, source.describe())
+    return Landed(folder, schema, found, source.describe(), None if here else source)
 
 
 def _land(task: tuple[Shared, Part]) -> Part:
     import pyarrow as pa
 
-    (source, columns, folder, by_content), part = task[0].value, task[1]
+    (source, columns, folder, by_content, here), part = task[0].value, task[1]
     with seeing():
         table = source.read(part, list(columns))
     keyed = table.append_column(KEYS, pa.array(source.keys(part, table)))
-    try:
-        with pa.OSFile(str(_file(folder, part)), "wb") as file, pa.ipc.new_file(file, keyed.schema) as writer:
-            writer.write_table(keyed)
-    except OSError as error:
-        raise storage_error(error, folder) from error
+    if here or part.version or _room_for(keyed.nbytes, folder):
+        try:
+            with pa.OSFile(str(_file(folder, part)), "wb") as file, pa.ipc.new_file(file, keyed.schema) as writer:
+                writer.write_table(keyed)
+        except OSError as error:
+            raise storage_error(error, folder) from error
     if part.version or not by_content:
         return part
     contents = {name: column_digest(column) for name, column in zip(columns, keyed.columns)}
     contents[""] = column_digest(keyed.column(KEYS))
     return replace(part, rows=table.num_rows, version=f"content {contents['']}", contents=contents)
+
+
+def _room_for(size: int, folder: Path) -> bool:
+    disk = shutil.disk_usage(folder)
+    return disk.free - size > SPARE * disk.total
