@@ -395,6 +395,24 @@ def test_refused_credentials_are_named(service):
         h3.read(f"postgresql+psycopg://nobody_here:geheim@{host}:{port}/test", table="flights")
 
 
+def test_what_is_no_lost_connection_is_not_waited_for(sqlite, service, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited for {seconds} s"))
+    write(sqlite)
+    source = h3.read(sqlite, table="flights")
+    part = source.parts()[0]
+    execute(sqlite, "DROP TABLE flights")
+    (tmp_path / "junk.db").write_text("no database" * 100)
+    host, port = service("postgresql")
+    for ask in (
+        lambda: source.read(part),
+        lambda: h3.read(f"sqlite:///{tmp_path}/junk.db", table="flights"),
+        lambda: h3.read(f"postgresql+psycopg://postgres@{host}:{port}/nowhere", table="flights"),
+    ):
+        with pytest.raises(DataError, match="no such table|not a database|does not exist") as caught:
+            ask()
+        assert type(caught.value) is DataError  # the name that a traceback begins with
+
+
 def test_a_password_is_never_told(sqlite):
     write(sqlite)
     source = h3.read(sqlite, table="flights")

@@ -88,7 +88,7 @@ class Sql(Source):
         where = f"part {part.index} (rows from {part.start})"
         for wait in (*RETRY_SECONDS, None):
             try:
-                with self._asking(where):
+                with self._asking(where, _Gone):
                     return self._read(part, wanted, where)
             except _Gone as error:
                 if wait is None:
@@ -258,8 +258,8 @@ class Sql(Source):
         return sa.or_(*ways) if how == "before" else sa.or_(*ways, sa.and_(*equal))
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        """Errors of the driver as ours, without the password; ``_Gone`` for those that may pass."""
+    def _asking(self, what: str, passing: type[DataError] = DataError) -> Iterator[None]:
+        """Errors of the driver as ours, without the password; ``passing`` for those that may pass."""
         try:
             from sqlalchemy import exc
         except ImportError as error:
@@ -269,7 +269,10 @@ class Sql(Source):
         except H3labError:
             raise
         except (exc.OperationalError, exc.InterfaceError) as error:
-            raise _Gone(f"{self.title}, {what} cannot be read: {_said(error)}.") from error
+            # SQLite has no server that could come back, and this class of error for a table that is not there.
+            lasting = type(error.orig).__module__ == "sqlite3" and "locked" not in str(error.orig)
+            kind = DataError if lasting else passing
+            raise kind(f"{self.title}, {what} cannot be read: {_said(error)}.") from error
         except (exc.SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
             raise DataError(f"{self.title}, {what} cannot be read: {_said(error)}.") from error
 
