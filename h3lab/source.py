@@ -31,7 +31,8 @@ class Part:
     ``name`` and ``start``: the file or table and the row number in it where the part begins (row keys derive from
     them, never from how the source is cut into parts); ``position``: JSON-able, what the source needs to read it;
     ``version``: changes when the rows may have changed. ``contents``: by column a digest of its values, where somebody
-    has read them; with one of the row keys, called ``""``, a part is the same wherever it stands."""
+    has read them; with one of the row keys, called ``""``, a part is the same wherever it stands.
+    ``bad``: how many rows more were left out, with their numbers, because they are none."""
 
     index: int
     rows: int | None
@@ -40,6 +41,7 @@ class Part:
     position: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     contents: Mapping[str, str] = field(default_factory=dict)
+    bad: int = 0
 
     def inside(self) -> dict[str, Any]:
         """The position of a part that is made of this one; ``Part(**position["of"])`` reads it."""

@@ -96,7 +96,7 @@ class Split(Source):
         return f"{self.side} rows of {self.base.title} (split {self.test}, seed {self.seed}{how})"
 
     def size(self) -> str:
-        return super().size() if self.numbered and self.base.size().endswith("rows") else ""
+        return super().size() if self.numbered and " rows" in self.base.size() else ""
 
 
 def check_draw(name: str, fraction: Any, seed: Any) -> None:

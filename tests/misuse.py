@@ -83,6 +83,7 @@ Path("half.parquet").write_bytes(Path("rows.parquet").read_bytes()[:700])
 Path("empty.csv").touch()
 Path("text.npz").write_text("no archive")
 Path("ragged.csv").write_text("a,b\\n1,2\\n1,2,3\\n")
+Path("bad.csv").write_text("a,b\\n1\\n2\\n")
 Path("cut.jsonl").write_text('{"a": 1}\\n{"a": \\n')
 Path("notes.docx").write_text("x")
 Path("a file").write_text("x")
@@ -116,8 +117,17 @@ GROUPS: dict[str, list[Case]] = {
             "an empty CSV file", 'h3.read("empty.csv").columns', "DataError", "not even a line that names its columns"
         ),
         case("no npz file", 'h3.read("text.npz").columns', "DamagedData", "Is the file whole", "format="),
-        case("a ragged CSV file", 'h3.read("ragged.csv").head()', "DamagedData", "Expected 2 columns, got 3: 1,2,3"),
-        case("a cut JSON file", 'h3.read("cut.jsonl").head()', "DamagedData", "line 2 is no JSON", "Is the file whole"),
+        case(
+            "a ragged CSV file", 'h3.read("ragged.csv").head()', "DamagedData", "line 3 has 3 fields, expected 2: 1,2,3"
+        ),
+        case(
+            "a cut JSON file", 'h3.read("cut.jsonl").head()', "DamagedData", "line 2 is no JSON", "on_bad_rows='skip'"
+        ),
+        case("a misspelt policy", 'h3.read("rows.csv", on_bad_rows="skp")', "UnknownName", "Did you mean 'skip'?"),
+        case("bad rows of a table", 'h3.read(frame, on_bad_rows="skip")', "UsageError", "for the rows of text files"),
+        case("bad rows of Parquet", 'h3.read("rows.parquet", on_bad_rows="skip")', "UsageError", "csv, tsv, jsonl"),
+        case("bad rows among rows", 'h3.read("*.csv", on_bad_rows="./")', "UsageError", "Give a folder elsewhere"),
+        case("nothing but bad rows", 'h3.read("bad.csv", on_bad_rows="skip").parts()', "DataError", "all 2 are bad"),
         case("an unknown ending", 'h3.read("notes.docx")', "DataError", "Known endings: parquet", "pass format="),
         case("an unknown format", 'h3.read("rows.csv", format="xlsx")', "UnknownName", "Known: parquet, csv"),
         case("several formats", 'h3.read(["rows.csv", "rows.parquet"])', "DataError", "one format at a time"),

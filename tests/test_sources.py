@@ -266,7 +266,7 @@ def test_a_value_of_another_type_is_named(tmp_path, monkeypatch):
     body[1500] = "many"
     (tmp_path / "a.csv").write_text("\n".join(["amount", *body]))
     source = read(tmp_path / "a.csv")
-    with pytest.raises(DamagedData, match=r"a\.csv, part 23 \(rows from 1472\).*amount|a\.csv, part 23.*many"):
+    with pytest.raises(DamagedData, match=r"a\.csv, line 1502 does not fit column 'amount', int64: many"):
         list(source.tables())
     assert source.read(source.parts()[0]).num_rows == 64
 
@@ -276,7 +276,7 @@ def test_what_is_no_text_is_named(tmp_path):
     with pytest.raises(DataError, match=r"column 'text' is no UTF-8"):
         _ = read(tmp_path / "a.csv").schema
     (tmp_path / "b.csv").write_text("a,b\n1,2\n1,2,3\n")
-    with pytest.raises(DamagedData, match=r"b\.csv, its beginning.*record 3.*Expected 2 columns, got 3: 1,2,3"):
+    with pytest.raises(DamagedData, match=r"b\.csv, line 3 has 3 fields, expected 2: 1,2,3\. Mend"):
         _ = read(tmp_path / "b.csv").schema
     (tmp_path / "c.json").write_text(json.dumps([{"a": 1}, {"a": 2}], indent=1))
     with pytest.raises(DamagedData, match=r"c\.json"):

@@ -5,6 +5,7 @@ It knows parts, pipelines and their fingerprints; files and numbers of manifests
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,14 @@ def of(
     ``marks``: by block what its columns follow from."""
     pipeline = job.pipeline
     parts, seen = [], []
+    bad: Counter[str] = Counter()
     for part, found in zip(job.parts, results, strict=True):
         place = {"name": part.name, "start": part.start, "version": part.version, "position": dict(part.position)}
         mark: dict[str, Any] = {name: found[name] for name in FOUND if name in found}
         mark |= {"identity": identity(part), "own": own(part), "contents": dict(part.contents)}
         mark |= {"reused": "reused" in found}
         seen.append(mark | {"place": place, "stored": "entry" in found})
+        bad.update({part.name: part.bad} if part.bad else {})
         if "entry" in found:
             parts.append(found["entry"] | {"source": identity(part)})
     return {
@@ -42,7 +45,7 @@ def of(
         "recipe": pipeline.recipe,
         "description": repr(pipeline),
         "rows": counts["rows"],
-        "counts": counts,
+        "counts": {**counts, "bad_rows": dict(bad)},
         "on_null_label": on_null_label,
         "label": pipeline.label,
         "join": pipeline.join,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from h3lab.brief import LINE, listed
 from h3lab.pictures import card, table_html
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ _NOTES = {
 @dataclass(frozen=True)
 class Report:
     """What preparing a feed did. ``rows`` prepared, ``nbytes`` of the feed; ``dropped`` rows without a label,
-    ``unmatched`` ones without a partner, left out; ``parts`` of the source, ``reused`` of them, not computed again;
+    ``unmatched`` ones without a partner, left out; ``bad_rows`` by file, left out of the source before any split,
+    ``aside``: the folder where they are; ``parts`` of the source, ``reused`` of them, not computed again;
     ``fit_seconds`` and ``write_seconds`` by the clock. ``workers``: a line each, with ``block``, ``worker``,
     ``fitted`` (on what), ``fit_seconds``; at a block's first worker ``nulls`` (missing values in its columns), at its
     last ``seconds`` and ``bytes`` of its output. Seconds of workers are summed over processes, so together they may be
@@ -58,6 +60,8 @@ class Report:
     nbytes: int
     dropped: int = 0
     unmatched: int = 0
+    bad_rows: Mapping[str, int] = field(default_factory=dict)
+    aside: str | None = None
     parts: int = 0
     reused: int = 0
     passes: int = 0
@@ -81,6 +85,8 @@ class Report:
             nbytes,
             dropped=counts.get("dropped", 0),
             unmatched=counts.get("unmatched", 0),
+            bad_rows=counts.get("bad_rows", {}),
+            aside=_aside(told["source"]) if counts.get("bad_rows") else None,
             parts=len(seen),
             reused=sum(bool(part.get("reused")) for part in seen),
             passes=counts.get("passes", 0),
@@ -133,6 +139,10 @@ class Report:
         left = [f"{self.dropped:,} rows without a label" if self.dropped else ""]
         left.append(f"{self.unmatched:,} rows without a partner in a looked-up source" if self.unmatched else "")
         lines = [f"left out: {', '.join(filter(None, left))}"] if any(left) else []
+        if self.bad_rows:
+            files = listed((f"{name}: {count:,}" for name, count in self.bad_rows.items()), 2 * LINE)
+            place = f"; set aside in {self.aside}" if self.aside else ""
+            lines.append(f"left out of the source: {counted(sum(self.bad_rows.values()), 'bad row')} ({files}){place}")
         for name, counts in self.lookups.items():
             told = [f"{value:,} {_looked_up(key)}" for key, value in counts.items() if isinstance(value, int)]
             told = [w + (" (left out)" if self.unmatched else " (filled)") * ("not found" in w[2:]) for w in told]
@@ -186,6 +196,14 @@ def _workers(told: Mapping[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
+def _aside(source: Any) -> str | None:
+    """Where bad rows of a source, by its description, are set aside: of the one that gives the rows."""
+    while isinstance(source, dict) and source.get("kind") != "files":
+        source = source.get("of") or next(iter(source.get("sources", {}).values()), None)
+    policy = source.get("on_bad_rows") if source else None
+    return None if policy in (None, "skip") else str(policy)
+
+
 def _line(block: str, how: Mapping[str, Any], now: bool) -> dict[str, Any]:
     clones = f" ×{how['clones']}" if how.get("clones", 1) > 1 else ""
     way = WAYS.get(how["how"], how["how"])
@@ -220,6 +238,7 @@ _LOOKUPS = {
     "duplicates": "rows of a key that was there already (the first was taken)",
     "without_key": "of them without a key",
     "missing": "rows whose key was not found",
+    "bad_rows": "bad rows, left out of it",
     "surplus": "rows that nobody asked for",
 }
 

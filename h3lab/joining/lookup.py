@@ -52,13 +52,13 @@ class Lookup:
         """Read a source part by part: hashes of its keys into memory, the columns that are needed to ``folder`` (None:
         memory too). DataError for doubled keys, which names the ``blocks`` that look them up, and where the keys do not
         fit into memory."""
-        there = [name_there for _, name_there in pairs]
+        there, parts = [name_there for _, name_there in pairs], source.parts()
         wanted = list(dict.fromkeys([*there, *columns]))
         schema = source.schema.empty_table().select(wanted).schema.remove_metadata()
         hashes, rows, at, kept = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], 0, [schema.empty_table()]
         digests = {column: Digest() for column in wanted}
         with _writing(None if folder is None else folder / f"lookup-{name}.arrow", schema) as write:
-            for part in source.parts():
+            for part in parts:
                 table = source.read(part, wanted).replace_schema_metadata(None)
                 known = usable(table.select(there))
                 hashes.append(hashed(_rows(table, known, there), name))
@@ -70,7 +70,9 @@ class Lookup:
                 for column in wanted if folder is not None else ():
                     digests[column].add(table.column(column))
         content = joint({column: digest.hexdigest() for column, digest in digests.items()})
-        self = cls(name, wanted, {"rows": at}, folder, "" if folder is None else content)
+        bad = sum(part.bad for part in parts)
+        counts = {"rows": at, **({"bad_rows": bad} if bad else {})}
+        self = cls(name, wanted, counts, folder, "" if folder is None else content)
         if folder is None:
             import pyarrow as pa
 

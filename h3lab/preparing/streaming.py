@@ -33,6 +33,7 @@ from h3lab.preparing.prepare import check_source, labelled, schema_of
 from h3lab.preparing.reuse import Reuse
 from h3lab.preparing.workroom import Shared, workroom
 from h3lab.preparing.writing import write
+from h3lab.source import Part
 
 #: Rows are mixed among as many parts as prepared fit in here, one at least. It is fixed, so that the order does not
 #: depend on the machine.
@@ -80,25 +81,26 @@ def stream(
             _check_cross_fitted(pipeline)
         lengths = counted.lengths or _lengths(pipeline, source, parts, drop, counted, folder)
     counts |= {"rows": sum(rows for rows, _ in lengths), "dropped": sum(left for _, left in lengths)}
-    return Stream(pipeline, source, lengths, on_null_label, counts)
+    return Stream(pipeline, source, parts, lengths, on_null_label, counts)
 
 
 class Stream(Feed):
     """Rows that are prepared when they are due. ``lengths``: (rows, rows left out) of each part of the source. It goes
-    to another process as pipeline and source."""
+    to another process as pipeline, source and parts, because text is read once to be cut into parts."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         source: Any,
+        parts: Sequence[Part],
         lengths: Sequence[tuple[int, int]],
         on_null_label: str,
         counts: dict[str, Any],
     ) -> None:
-        self._made = (pipeline, source, lengths, on_null_label, counts)
+        self._made = (pipeline, source, parts, lengths, on_null_label, counts)
         if not counts["rows"]:
             raise DataError("the source has no rows, so there is nothing to learn from.")
-        parts, state = list(source.parts()), pipeline.state
+        state = pipeline.state
         job = Job(pipeline, source, parts, state.schema, Path(), on_null_label == "drop", state.stages)
         rows_of = {number: rows for number, (rows, _) in enumerate(lengths) if rows}
         row_bytes = _row_bytes(job)

@@ -32,6 +32,7 @@ def read(
     key: str | Sequence[str] | None = None,
     table: str | None = None,
     query: str | None = None,
+    on_bad_rows: str | os.PathLike[str] = "error",
 ) -> Source:
     """A source of raw rows; nothing but metadata is read now.
 
@@ -45,6 +46,12 @@ def read(
     A database by its SQLAlchemy URL: ``read("postgresql+psycopg://user@host/db", table="weather", key=["origin",
     "time_hour"])``, with ``table`` (or ``"schema.table"``) or a ``query``, read in the order of ``key``, which is the
     table's primary key where none is given.
+
+    ``on_bad_rows``: what is done about rows of text files (CSV, TSV, JSON lines) that are none: a line that is no JSON
+    object, a record with more or fewer fields than the header, a value that does not fit its column's type (samples of
+    the beginning, the middle and the end decide it), bytes that are no UTF-8, a quote that does not close. ``"error"``
+    names the first one; ``"skip"`` leaves them out and counts them; a folder (a path with a slash, or a URL) also sets
+    them aside there, each with file, line and reason. The other rows keep their keys when one is mended.
 
     DataError: no such file, files that differ in columns or types. UnknownName: a key that is no column.
 
@@ -64,28 +71,37 @@ def read(
     """
     url = what if isinstance(what, str) else _database_url(what)
     if url is not None and is_database(url):
-        if format is not None:
-            raise UsageError(f"format={format!r} came with a database; it is for files alone.")
+        _only_files("a database", format, on_bad_rows)
         return read_sql(url, table, query, key)
     if table is not None or query is not None:
         raise UsageError(
             f"table={table!r}, query={query!r} came with {redacted(str(what))}; they are for databases, for example "
             "postgresql+psycopg://user@host/database or sqlite:///file.db."
         )
-    source = _opened(what, format)
+    source = _opened(what, format, on_bad_rows)
     return source if key is None else Keyed(source, key)
 
 
-def _opened(what: Any, format: str | None) -> Source:
-    if isinstance(what, Source):
-        return what
+def _only_files(what: str, format: Any, on_bad_rows: Any) -> None:
+    """UsageError for arguments that are about files."""
+    if format is not None:
+        raise UsageError(f"format={format!r} came with {what}; it is for files alone.")
+    if on_bad_rows != "error":
+        raise UsageError(
+            f"on_bad_rows={on_bad_rows!r} came with {what}; it is for the rows of text files (CSV, TSV, JSON lines)."
+        )
+
+
+def _opened(what: Any, format: str | None, on_bad_rows: Any) -> Source:
     if isinstance(what, str) and is_url(what) and (plug := _plug(what)) is not None:
+        _only_files(redacted(what), format, on_bad_rows)
         return plug.read(what)
     paths = what if isinstance(what, list | tuple) else [what]
     if paths and all(isinstance(one, str | os.PathLike) for one in paths):
-        return Files(what, format)
-    if format is not None:
-        raise UsageError(f"format={format!r} came with a {type(what).__name__}; it is for files alone.")
+        return Files(what, format, on_bad_rows)
+    _only_files(f"a {type(what).__name__}", format, on_bad_rows)
+    if isinstance(what, Source):
+        return what
     found = frame(what) or examples(what)
     if found is not None:
         return found

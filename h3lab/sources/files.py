@@ -9,17 +9,20 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from h3lab.errors import DamagedData, DataError, H3labError, UsageError, redacted
-from h3lab.source import Part, Source
-from h3lab.sources.formats import Format, format_of
+from h3lab.source import Part, Source, row_keys
+from h3lab.sources.aside import aside, check_apart, policy_of
+from h3lab.sources.formats import Format, Piece, format_of
 from h3lab.sources.places import File, absolute, find
 from h3lab.sources.schemas import common
 from h3lab.urls import is_url
@@ -37,7 +40,9 @@ _THREADS = 8
 class Files(Source):
     """Rows of files, in the natural order of their names. The files are found now, their rows are read later."""
 
-    def __init__(self, what: str | Path | Sequence[str | Path], format: str | None = None) -> None:
+    def __init__(
+        self, what: str | Path | Sequence[str | Path], format: str | None = None, on_bad_rows: Any = "error"
+    ) -> None:
         given = [what] if isinstance(what, str | os.PathLike) else list(what)
         if not all(os.fspath(one) for one in given):
             raise UsageError("an empty path came; expected a file, a folder, a glob or a URL.")
@@ -45,7 +50,18 @@ class Files(Source):
         self._files = {file.name: file for file in find(self.what)}
         self.format = format_of(list(self._files.values()), format).name
         self._given_format = format
+        self.on_bad_rows = policy_of(on_bad_rows)
+        check_apart(self.on_bad_rows, self.what, list(self._files.values()))
+        if self.on_bad_rows != "error" and self.format not in INFERRED:
+            raise UsageError(
+                f"on_bad_rows={on_bad_rows!r} came with {self.format}; it is for the rows of {', '.join(INFERRED)} "
+                f"files. A {self.format} file is read whole or, where it is damaged, not at all."
+            )
         self._schema: pa.Schema | None = None
+
+    @property
+    def _format(self) -> Format:
+        return Format(self.format, sifted=self.on_bad_rows != "error")
 
     @property
     def schema(self) -> pa.Schema:
@@ -58,8 +74,8 @@ class Files(Source):
         return self._schema
 
     def _schema_of(self, file: File) -> pa.Schema:
-        with _reading(file, "its beginning", self.format):
-            return Format(self.format).schema(file)
+        with self._reading(file, "its beginning"):
+            return self._format.schema(file)
 
     def parts(self) -> Sequence[Part]:
         """Text is scanned once for its line ends; other formats tell from their metadata."""
@@ -70,13 +86,33 @@ class Files(Source):
         parts: list[Part] = []
         self.schema  # noqa: B018  (files that differ are named before any is scanned)
         for file, pieces in zip(files, self._map(self._pieces_of, files)):
-            for piece in pieces:
-                parts.append(Part(len(parts), piece.rows, file.name, piece.start, piece.position, piece.version))
+            parts += [
+                Part(len(parts) + n, one.rows, file.name, one.start, one.position, one.version, bad=one.bad)
+                for n, one in enumerate(pieces)
+            ]
         return parts
 
-    def _pieces_of(self, file: File) -> Any:
-        with _reading(file, "its parts", self.format):
-            return Format(self.format).cut(file, self.schema)
+    def _pieces_of(self, file: File) -> list[Piece]:
+        with self._reading(file, "its parts", self.schema):
+            found = self._format.cut(file, self.schema)
+            return self._sifted(file, found) if self._format.sifted else list(found)
+
+    def _sifted(self, file: File, found: Iterator[tuple[Piece, Iterable[Any]]]) -> list[Piece]:
+        """The pieces, whose bad rows are set aside on the way; DataError where all rows are bad."""
+        kept = self.on_bad_rows != "skip"
+        pieces, example = [], ""
+        with aside(self.on_bad_rows, file) if kept else nullcontext() as put:
+            for piece, bad in found:
+                for one in bad if kept or not example else ():
+                    example = example or str(one)
+                    if put is None:
+                        break
+                    put(one)
+                mark = f"{piece.version}|{redacted(self.on_bad_rows)}" if piece.bad else piece.version
+                pieces.append(replace(piece, version=mark))
+            if example and not any(piece.rows for piece in pieces):
+                raise DataError(f"{file.shown} has no good row; all {sum(p.bad for p in pieces):,} are bad: {example}.")
+        return pieces
 
     def _map(self, function: Any, files: list[File]) -> Iterator[Any]:
         if len(files) == 1:
@@ -91,8 +127,8 @@ class Files(Source):
         if file is None:
             raise DataError(f"part {part.index} is of {part.name!r}, which is none of the files of {self.title}.")
         where = f"part {part.index} (rows from {part.start})"
-        with _reading(file, where, self.format):
-            table = Format(self.format).read(file, part.position, wanted or self.columns[:1], self.schema)
+        with self._reading(file, where, self.schema):
+            table = self._format.read(file, part.position, wanted or self.columns[:1], self.schema)
         if part.rows is not None and table.num_rows != part.rows:
             raise DamagedData(
                 f"{file.shown}, {where}: {part.rows} rows were found before, {table.num_rows} now; the file has "
@@ -106,71 +142,90 @@ class Files(Source):
     def first(self, rows: int) -> pa.Table:
         """The first rows, without cutting the files into parts."""
         found: list[pa.RecordBatch] = []
+        schema = self.schema  # outside: an error of a file's beginning is none of its first rows
         for file in self._files.values():
-            with _reading(file, "its first rows", self.format):
-                for batch in Format(self.format).first(file, self.schema, rows):
+            with self._reading(file, "its first rows", schema):
+                for batch in self._format.first(file, schema, rows):
                     found.append(batch.slice(0, rows))
                     rows -= len(found[-1])
                     if rows <= 0:
                         break
             if rows <= 0:
                 break
-        tables = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(self.schema) for batch in found]
-        return pa.concat_tables([self.schema.empty_table(), *tables])
+        tables = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(schema) for batch in found]
+        return pa.concat_tables([schema.empty_table(), *tables])
+
+    def keys(self, part: Part, table: pa.Table) -> np.ndarray:
+        """A row keeps its key when a bad one before it is mended, because that had a number too."""
+        bad = [range(run[0], run[0] + run[1]) for run in part.position.get("bad", ())]
+        keys = row_keys(part.name, part.start, table.num_rows + sum(map(len, bad)))
+        return np.delete(keys, np.concatenate(bad)) if bad else keys
 
     def describe(self) -> dict[str, Any]:
         """Paths from the root on. A URL's password is left out: give it by fsspec's configuration or the environment,
         where the source is to be opened again."""
-        return {"kind": "files", "what": [redacted(text) for text in self.what], "format": self._given_format}
+        told = {"kind": "files", "what": [redacted(text) for text in self.what], "format": self._given_format}
+        return told if self.on_bad_rows == "error" else {**told, "on_bad_rows": redacted(self.on_bad_rows)}
 
     @property
     def title(self) -> str:
         names = ", ".join(redacted(text) if is_url(text) else os.path.relpath(text) for text in self.what[:3])
         more = ", ..." if len(self.what) > 3 else ""
-        return f"{len(self._files)} {self.format} file{'s' * (len(self._files) > 1)} {names}{more}"
+        bad = {"error": "", "skip": ", without bad rows"}.get(self.on_bad_rows)
+        if bad is None:
+            place = self.on_bad_rows
+            bad = f", bad rows set aside in {redacted(place) if is_url(place) else os.path.relpath(place)}"
+        return f"{len(self._files)} {self.format} file{'s' * (len(self._files) > 1)} {names}{more}{bad}"
 
     def size(self) -> str:
         if self.format not in INFERRED or "parts" in self.__dict__.get("_known", {}):
-            return super().size()
+            bad = sum(part.bad for part in self.parts())
+            return super().size() + (f", {bad:,} bad ones left out" if bad else "")
         size = sum(file.size for file in self._files.values())
         return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
 
-
-@contextmanager
-def _reading(file: File, where: str, kind: str) -> Iterator[None]:
-    """Foreign errors of reading a file, as DamagedData or DataError that names it."""
-    try:
-        yield
-    except DamagedData as error:
-        raise DamagedData(f"{file.shown}, {where}: {str(error).rstrip('.')}.") from error
-    except H3labError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{file.shown} is gone. Read the source again with h3.read.") from error
-    except _DAMAGE as error:
-        reason = redacted(str(error)).rstrip(".")
-        if kind in INFERRED and isinstance(error, pa.ArrowInvalid):
+    @contextmanager
+    def _reading(self, file: File, where: str, known: pa.Schema | None = None) -> Iterator[None]:
+        """Foreign errors of reading a file, as DamagedData or DataError that names it; ``known``: its types, unless
+        these are being found out."""
+        try:
+            yield
+        except DamagedData as error:
+            raise DamagedData(f"{file.shown}, {where}: {str(error).rstrip('.')}.") from error
+        except H3labError:
+            raise
+        except FileNotFoundError as error:
+            raise DataError(f"{file.shown} is gone. Read the source again with h3.read.") from error
+        except _DAMAGE as error:
             # The parser counts from where a part begins, and some of its errors have no place at all.
-            reason = _first_bad(file, kind) or reason
-        raise DamagedData(
-            f"{file.shown}, {where} cannot be read: {reason}. Is the file whole, and what its ending says? For another "
-            "format pass format=."
-        ) from error
+            text = self.format in INFERRED and isinstance(error, pa.ArrowInvalid)
+            if text and (bad := _first_bad(file, self.format, known)):
+                ending = "" if bad.row else " Is the file what its ending says? For another format pass format=."
+                raise DamagedData(
+                    f"{file.shown}, {bad}. Mend it, or read with on_bad_rows='skip', which leaves such rows out and "
+                    "counts them, or on_bad_rows='bad/', which also sets them aside in that folder; 'error' is the "
+                    f"default.{ending}"
+                ) from error
+            raise DamagedData(
+                f"{file.shown}, {where} cannot be read: {redacted(str(error)).rstrip('.')}. Is the file whole, and "
+                "what its ending says? For another format pass format=."
+            ) from error
 
 
-def _first_bad(file: File, kind: str) -> str:
-    from h3lab.sources.text import first_bad
+def _first_bad(file: File, kind: str, known: pa.Schema | None) -> Any:
+    from h3lab.sources.sifted import first_bad
 
     try:
-        return first_bad(file, kind)
+        return first_bad(file, kind, known)
     except _DAMAGE:
-        return ""  # a file that is damaged otherwise; the parser has said how
+        return None  # a file that is damaged otherwise; the parser has said how
 
 
 def reopen(description: Mapping[str, Any]) -> Files:
     """The inverse of ``describe``; files that have come since are seen."""
     what = description["what"]
-    hidden = [text for text in what if is_url(text) and "***" in text]
+    aside_in = description.get("on_bad_rows", "error")
+    hidden = [text for text in [*what, aside_in] if is_url(text) and "***" in text]
     if hidden:
         raise DataError(f"{hidden[0]} was read with a password, which is not kept. Call h3.read with it again.")
-    return Files(what, description["format"])
+    return Files(what, description["format"], aside_in)

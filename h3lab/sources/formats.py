@@ -47,24 +47,28 @@ COMPRESSED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of one file: ``start`` (row number in the file), ``rows``, and a JSON-able ``position`` to read them by."""
+    """Rows of one file: ``start`` (row number in the file), ``rows``, and a JSON-able ``position`` to read them by;
+    ``bad``: how many more are left out."""
 
     start: int
     rows: int
     position: dict[str, Any]
     version: str
+    bad: int = 0
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format by name, with the functions of its module."""
+    """A format by name, with the functions of its module; ``sifted``: those that leave bad rows out."""
 
     name: str
+    sifted: bool = False
 
     def schema(self, file: File) -> pa.Schema:
         return self._function("schema")(file, self.name)
 
-    def cut(self, file: File, schema: pa.Schema) -> list[Piece]:
+    def cut(self, file: File, schema: pa.Schema) -> Any:
+        """A list of pieces; sifted, of each piece with its bad rows, one after another."""
         return self._function("cut")(file, self.name, schema)
 
     def read(self, file: File, position: Any, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -79,7 +83,7 @@ class Format:
         return self.stream(file, schema.names, schema)
 
     def _function(self, name: str) -> Callable[..., Any]:
-        return getattr(import_module(f"h3lab.sources.{MODULES[self.name]}"), name)
+        return getattr(import_module(f"h3lab.sources.{'sifted' if self.sifted else MODULES[self.name]}"), name)
 
 
 def format_of(files: Sequence[File], format: str | None) -> Format:

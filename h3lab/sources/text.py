@@ -6,33 +6,29 @@ where quotes make those doubtful, rows of a stream. An empty cell is a missing v
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.json as pajson
 
 from h3lab.errors import DamagedData, DataError
-from h3lab.sources import cursors
+from h3lab.sources import cursors, records
 from h3lab.sources.formats import Piece, compression, rows_at_once, runs
-from h3lab.sources.lines import PIECE_BYTES, cuts
+from h3lab.sources.lines import cuts
+from h3lab.sources.parsing import csv_options, empty_is_missing, parse
 from h3lab.sources.places import File
 from h3lab.sources.schemas import unify
 
 _SAMPLE = 1 << 20
-_SEPARATOR = {"csv": ",", "tsv": "\t"}
 
 
 def schema(file: File, kind: str) -> pa.Schema:
     """Names from the header or the samples' fields, types from the samples."""
     found: pa.Schema | None = None
-    for number, sample in enumerate(_samples(file, kind)):
+    for number, sample in enumerate(samples(file, kind)):
         try:
-            one = _parse(sample, kind, None if number == 0 else found.names if found else None, None, None).schema
+            one = parse(sample, kind, None if number == 0 else found.names if found else None, None, None).schema
         except pa.ArrowInvalid:
             if number == 0:
                 raise
@@ -46,9 +42,10 @@ def schema(file: File, kind: str) -> pa.Schema:
     return found
 
 
-def _samples(file: File, kind: str) -> Iterator[bytes]:
-    with _stream_of(file) as opened:
-        head = opened.read(_SAMPLE)
+def samples(file: File, kind: str) -> Iterator[bytes]:
+    """Whole lines of the beginning, which has the header of a CSV file, of the middle and of the end."""
+    with opened(file) as source:
+        head = source.read(_SAMPLE)
     size = 0 if compression(file) else file.size
     if head.strip():
         yield _whole_lines(head, kind) if len(head) == _SAMPLE else head
@@ -64,33 +61,6 @@ def _whole_lines(head: bytes, kind: str) -> bytes:
         end = head.rfind(b"\n", 0, end)
     # A line longer than the sample, or quotes that do not close: the parser says it best.
     return head[: end + 1] if end > 0 else head
-
-
-def _parse(data: Any, kind: str, names: Any, columns: Sequence[str] | None, types: pa.Schema | None) -> pa.Table:
-    """Text → a table; ``names`` None: the first line has them; ``types`` None: they are inferred."""
-    size = min(len(data) + 1, 2**31 - 1)
-    if kind == "jsonl":
-        options = pajson.ReadOptions(block_size=size)
-        return pajson.read_json(pa.BufferReader(data), options, _json_options(columns, types))
-    read, parse, convert = _csv_options(kind, names, columns, types)
-    read.block_size = size
-    return pacsv.read_csv(pa.BufferReader(data), read, parse, convert)
-
-
-def _csv_options(kind: str, names: Any, columns: Sequence[str] | None, types: pa.Schema | None) -> tuple[Any, Any, Any]:
-    read = pacsv.ReadOptions(column_names=names, block_size=PIECE_BYTES)
-    parse = pacsv.ParseOptions(delimiter=_SEPARATOR[kind], newlines_in_values=True)
-    convert = pacsv.ConvertOptions(include_columns=list(columns or []))
-    if types is not None:
-        convert.column_types = {field.name: field.type for field in types if columns is None or field.name in columns}
-    return read, parse, convert
-
-
-def _json_options(columns: Sequence[str] | None, types: pa.Schema | None) -> Any:
-    if types is None:
-        return pajson.ParseOptions()
-    chosen = types if columns is None else pa.schema([types.field(name) for name in columns])
-    return pajson.ParseOptions(explicit_schema=chosen, unexpected_field_behavior="ignore")
 
 
 def cut(file: File, kind: str, schema: pa.Schema) -> list[Piece]:
@@ -114,27 +84,25 @@ def cut(file: File, kind: str, schema: pa.Schema) -> list[Piece]:
 def _agree(file: File, kind: str, schema: pa.Schema, pieces: Sequence[tuple[int, int, int, str]]) -> bool:
     """Whether the parser finds as many rows in each piece as the quotes promise; a stray quote turns inside out what
     follows it, and then it does not."""
-    names = _names(file, kind) or schema.names
+    names = header(file, kind)[0] or schema.names
     try:
-        counts = [_parse(file.bytes(a, b), kind, names, names[:1], schema).num_rows for a, b, *_ in pieces]
+        counts = [parse(file.bytes(a, b), kind, names, names[:1], schema).num_rows for a, b, *_ in pieces]
     except pa.ArrowInvalid:
         return False
     return counts == [rows for _, _, rows, _ in pieces]
 
 
-def _names(file: File, kind: str) -> list[str] | None:
-    """The columns in this file's own order."""
+def header(file: File, kind: str) -> tuple[list[str] | None, int]:
+    """The columns of a CSV file in its own order, and where its rows begin."""
     if kind == "jsonl":
-        return None
+        return None, 0
     length = 1 << 16
     while True:
-        head = file.bytes(0, length)
-        line = _whole_lines(head, kind) if len(head) == length else head
-        if len(line) < length:
-            read, parse, convert = _csv_options(kind, None, None, None)
-            # Closed, because a reader that nobody reads to its end has a thread that outlives Python, and aborts it.
-            with pacsv.open_csv(pa.BufferReader(line), read, parse, convert) as first:
-                return list(first.schema.names)
+        with opened(file) as source:
+            head = source.read(length)
+        stop = records.header(head, kind)
+        if stop < len(head) or len(head) < length:
+            return parse(head[:stop], kind, None, None, None).schema.names, stop
         length *= 16
 
 
@@ -145,8 +113,8 @@ def read(file: File, kind: str, position: Any, columns: Sequence[str], schema: p
         data = file.bytes(first, last)
         if len(data) < last - first:
             raise DamagedData(f"it ends at byte {first + len(data)}; it has changed")
-        table = _parse(data, kind, _names(file, kind), columns, schema)
-        return _empty_is_missing(table.select(list(columns)))
+        table = parse(data, kind, header(file, kind)[0], columns, schema)
+        return empty_is_missing(table.select(list(columns)))
     low, high = position["rows"]
     key = (file, file.version, tuple(columns))
     found = cursors.take(key, lambda: stream(file, kind, columns, schema), low, high)
@@ -155,10 +123,10 @@ def read(file: File, kind: str, position: Any, columns: Sequence[str], schema: p
 
 def first(file: File, kind: str, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     """Batches with the first rows: those of a sample where it has enough, because a stream decodes a whole block."""
-    for sample in _samples(file, kind):
-        table = _parse(sample, kind, None, schema.names, schema)
+    for sample in samples(file, kind):
+        table = parse(sample, kind, None, schema.names, schema)
         if table.num_rows >= rows:
-            yield from _empty_is_missing(table.slice(0, rows).select(schema.names)).to_batches()
+            yield from empty_is_missing(table.slice(0, rows).select(schema.names)).to_batches()
             return
         break
     yield from stream(file, kind, schema.names, schema)
@@ -166,72 +134,24 @@ def first(file: File, kind: str, schema: pa.Schema, rows: int) -> Iterator[pa.Re
 
 def stream(file: File, kind: str, columns: Sequence[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """From the first row on."""
-    with _stream_of(file) as source:
+    with opened(file) as source:
         if kind == "jsonl":
-            options = pajson.ReadOptions(block_size=PIECE_BYTES)
-            reader = pajson.open_json(source, options, _json_options(columns, schema))
-        else:
-            read, parse, convert = _csv_options(kind, None, columns, schema)
-            reader = pacsv.open_csv(source, read, parse, convert)
-        with reader:
+            for data in records.blocks(source, kind):
+                yield from batches(parse(data, kind, None, columns, schema), columns)
+            return
+        read, options, convert = csv_options(kind, None, columns, schema)
+        # Closed, because a reader that nobody reads to its end has a thread that outlives Python, and aborts it.
+        with pacsv.open_csv(source, read, options, convert) as reader:
             for batch in reader:
-                table = _empty_is_missing(pa.Table.from_batches([batch]).select(list(columns)))
-                yield from table.combine_chunks().to_batches()
+                yield from batches(pa.Table.from_batches([batch]), columns)
 
 
-def first_bad(file: File, kind: str) -> str:
-    """Where the first line is that is no JSON, or the first record with other columns than the header, and what stands
-    there; "" for a file without one. Reads the file from its beginning."""
-    if kind == "jsonl":
-        with io.BufferedReader(_stream_of(file)) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line) if line.strip() else {}
-                except ValueError as error:
-                    return f"line {number} is no JSON ({error}): {_short(line.decode(errors='replace'))}"
-                if not isinstance(row, dict):
-                    return f"line {number} is no JSON object, whose names would be columns: {_short(line.decode())}"
-        return ""
-    found: list[Any] = []
-    read, parse, convert = _csv_options(kind, None, None, None)
-    read.use_threads = False  # else records are not counted
-
-    def stop(row: Any) -> str:
-        found.append(row)
-        return "error"
-
-    parse.invalid_row_handler = stop
-    with _stream_of(file) as source:
-        try:
-            with pacsv.open_csv(source, read, parse, convert) as reader:
-                for _ in reader:
-                    pass
-        except pa.ArrowInvalid:
-            if not found:
-                return ""
-    if not found:
-        return ""
-    bad = found[0]
-    columns = f"Expected {bad.expected_columns} columns, got {bad.actual_columns}"
-    return f"record {bad.number}, the header being the first: {columns}: {_short(bad.text)}"
+def batches(table: pa.Table, columns: Sequence[str]) -> list[pa.RecordBatch]:
+    """The rows as they are given to others."""
+    return empty_is_missing(table.select(list(columns))).combine_chunks().to_batches()
 
 
-def _short(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _stream_of(file: File) -> Any:
+def opened(file: File) -> Any:
+    """The text of a file, decompressed."""
     how = compression(file)
     return pa.CompressedInputStream(file.open(), how) if how else file.open()
-
-
-def _empty_is_missing(table: pa.Table) -> pa.Table:
-    for position, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            column = table.column(position)
-            empty = pc.equal(column, "")
-            if pc.any(empty).as_py():
-                column = pc.if_else(empty, pa.scalar(None, field.type), column)
-                table = table.set_column(position, field, column)
-    return table
