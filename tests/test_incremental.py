@@ -311,6 +311,15 @@ def test_the_side_of_a_split_is_not_taken_for_the_other(tmp_path):
     )
 
 
+def test_nor_is_the_side_of_a_split_of_rows_that_look_something_up(tmp_path):
+    joined = join({"trips": CutSource(trips(), [50]), "weather": weather()}, {"weather": "place"}, "error", "error")
+    train, test = joined.split(0.5, seed=1)
+    pipeline = prepare(looking_up(), train, to=tmp_path / "feed").pipeline
+    held = prepare(pipeline, test, to=tmp_path / "feed")
+    assert held.manifest["number"] == 2 and held.manifest["counts"]["reused"] == 0
+    assert hashes(held) == hashes(prepare(pipeline, test, to=tmp_path / "fresh"))
+
+
 def test_a_corrected_label_leaves_the_columns(tmp_path):
     rows = frame()
     prepare(recipe(), CutSource(rows, CUTS), to=tmp_path / "feed")
