@@ -40,6 +40,7 @@ _STYLE = (
 def source_text(source: Source) -> str:
     """Title, columns with their types, and five rows."""
     lines = [" · ".join(filter(None, [f"Source: {_try(lambda: source.title)}", _try(source.size)]))]
+    lines.append(_try(lambda: "; ".join(source.notes)))
     lines.append(_try(lambda: _columns(source)))
     lines.append(_try(lambda: _rows(_frame(source))))
     return "\n".join(brief.cut(line) for text in lines for line in text.splitlines() if line)
@@ -47,7 +48,8 @@ def source_text(source: Source) -> str:
 
 def source_html(source: Source) -> str:
     """The same as a card."""
-    head = f"<b>{escape(_try(lambda: source.title))}</b> <small>{escape(_try(source.size))}</small>"
+    more = _try(lambda: " · ".join(filter(None, [source.size(), *source.notes])))
+    head = f"<b>{escape(_try(lambda: source.title))}</b> <small>{escape(more)}</small>"
     return card(head, _try(lambda: _table(source), escape))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab import pictures
-from h3lab.errors import UnknownName, guided
+from h3lab.errors import DataError, UnknownName, guided
 from h3lab.settings import whole
 
 if TYPE_CHECKING:
@@ -96,13 +96,29 @@ class Source(ABC):
         known = self.columns
         for name in columns or ():
             if name not in known:
-                raise UnknownName("column", name, known, self.title)
+                raise self.missing(name)
         return known if columns is None else list(columns)
+
+    def missing(self, column: str, where: str = "") -> UnknownName | DataError:
+        """The error of a column that is not there, or not in all of what this reads."""
+        why, where = self.partly(column), where or self.title
+        return DataError(f"{where}: {why}") if why else UnknownName("column", column, self.columns, where)
+
+    def partly(self, column: str) -> str:
+        """Why a column cannot be read that some of the rows have, and what to do; "" where there is none such."""
+        base = getattr(self, "base", None)
+        return base.partly(column) if isinstance(base, Source) else ""
 
     @property
     def title(self) -> str:
         """What this is, in a few words; never a password."""
         return type(self).__name__
+
+    @property
+    def notes(self) -> list[str]:
+        """What is unusual about this, in a few words each; shown beside the title."""
+        base = getattr(self, "base", None)
+        return base.notes if isinstance(base, Source) else []
 
     def size(self) -> str:
         """How much this is, where it is known without reading rows; shown beside the title."""

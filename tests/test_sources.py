@@ -27,6 +27,8 @@ from scipy import sparse
 import h3lab.sources
 from h3lab import worlds
 from h3lab.errors import DamagedData, DataError, MissingExtra, UnknownName, UsageError, redacted
+from h3lab.pipeline import Pipeline, Preprocessor
+from h3lab.preparing.prepare import prepare
 from h3lab.serial import signed
 from h3lab.sources import formats, frames, lines, read
 from h3lab.sources.places import natural
@@ -74,6 +76,15 @@ WRITERS = {
     "a.feather": lambda df, path: feather.write_feather(df, path, chunksize=50),
     "large.arrow": lambda df, path: feather.write_feather(df, path, compression="uncompressed"),
     "a.arrows": lambda df, path: stream(pa.Table.from_pandas(df), path),
+}
+
+
+ARRAYS = {"x": np.sin(np.arange(ROWS)), "y": np.arange(ROWS), "z": np.array(["a", "b"] * (ROWS // 2))}
+ALL_WRITERS = {
+    **WRITERS,
+    "a.npz": lambda df, path: np.savez(path, **ARRAYS),
+    "squeezed.npz": lambda df, path: np.savez_compressed(path, **ARRAYS),
+    "a.npy": lambda df, path: np.save(path, np.arange(ROWS * 3.0).reshape(ROWS, 3)),
 }
 
 
@@ -440,12 +451,6 @@ def test_files_that_differ_are_named_with_both_types(tmp_path):
     frame(5).assign(price="cheap").to_parquet(tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"'price' is (large_)?string in .*b\.parquet, double in .*a\.parquet"):
         read(tmp_path).parts()
-    frame(5).drop(columns="price").to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet has the column 'price', .*b\.parquet does not"):
-        read(tmp_path).parts()
-    frame(5).assign(more=1).to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"b\.parquet has the column 'more', .*a\.parquet does not"):
-        read(tmp_path).parts()
     for name, text in (("a.csv", "a,b\n1,x\n"), ("b.csv", "a,b\nred,x\n")):
         (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=r"'a' is string in .*b\.csv, int64 in .*a\.csv"):
@@ -466,6 +471,130 @@ def test_files_may_differ_in_order_and_in_columns_of_nulls(tmp_path):
     assert [texts(source, name) for name in "abc"] == [[1.0, 2.5], [None, "red"], ["x", None]]
 
 
+def written_as(folder, *columns: pa.Array) -> h3lab.sources.Files:
+    for number, column in enumerate(columns):
+        pq.write_table(pa.table({"a": column, "n": range(len(column))}), folder / f"{number}.parquet")
+    return read(folder)
+
+
+def words(*values: str | None, kind: pa.DataType | None = None) -> pa.Array:
+    return pa.array(values, kind or pa.string())
+
+
+DAY, NOW = 86_400, 1_700_000_000
+WIDER = {
+    "gaps": (pa.array([1, 2]), pa.array([3.0, None]), pa.float64(), [1.0, 2.0, 3.0, None]),
+    "floats": (pa.array([0.1], pa.float32()), pa.array([0.1]), pa.float64(), [float(np.float32(0.1)), 0.1]),
+    "narrow": (pa.array([2**31 - 1], pa.int32()), pa.array([0.5], pa.float32()), pa.float64(), [2.0**31 - 1, 0.5]),
+    "signs": (pa.array([-1], pa.int8()), pa.array([2**32 - 1], pa.uint32()), pa.int64(), [-1, 2**32 - 1]),
+    "category": (words("x", "y").dictionary_encode(), words("y", None), pa.string(), ["x", "y", "y", None]),
+    "categories": (
+        words("x").dictionary_encode(),
+        words("y").dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string())),
+        pa.string(),
+        ["x", "y"],
+    ),
+    "text": (words("x"), words("y", kind=pa.large_string()), pa.large_string(), ["x", "y"]),
+    "decimals": (
+        pa.array([1]).cast(pa.decimal128(19, 0)),
+        pa.array([2]).cast(pa.decimal128(21, 2)),
+        pa.decimal128(21, 2),
+        [1, 2],
+    ),
+    "units": (
+        pa.array([NOW], pa.timestamp("s")),
+        pa.array([NOW * 10**6], pa.timestamp("us")),
+        pa.timestamp("us"),
+        [pd.Timestamp(NOW, unit="s")] * 2,
+    ),
+    "lists": (pa.array([[1]]), pa.array([[0.5]]), pa.list_(pa.float64()), [[1.0], [0.5]]),
+}
+
+
+@pytest.mark.parametrize("name", WIDER)
+def test_types_widen_where_no_value_changes(name, tmp_path):
+    one, two, kind, values = WIDER[name]
+    source = written_as(tmp_path, one, two)
+    assert source.schema.field("a").type == kind and texts(source, "a") == values
+    check_source(source)
+    (tmp_path / "other").mkdir()
+    other = written_as(tmp_path / "other", two, one)
+    assert other.schema.equals(source.schema) and texts(other, "a") == [*values[len(one) :], *values[: len(one)]]
+
+
+@pytest.mark.parametrize(
+    ("large", "beside"),
+    [
+        (pa.array([1, 2**53 + 1]), pa.array([0.5])),
+        (pa.array([2**63], pa.uint64()), pa.array([-1])),
+        (pa.array([10**11], pa.timestamp("s")), pa.array([5], pa.timestamp("ns"))),
+    ],
+    ids=["float", "unsigned", "time"],
+)
+def test_a_value_that_the_wider_type_does_not_hold_is_named(large, beside, tmp_path):
+    source = written_as(tmp_path, beside, large)
+    assert source.first(1).num_rows == 1
+    with pytest.raises(
+        DataError, match=r"1\.parquet, part 1 .*: column 'a' is .* here and .* elsewhere.*Write it with"
+    ):
+        list(source.tables())
+    assert texts(source, "n") == [*range(len(beside)), *range(len(large))]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (pa.array([1]), words("1")),
+        (pa.array([True]), pa.array([1])),
+        (words("x"), pa.array([b"x"])),
+        (pa.array([1]).cast(pa.decimal128(19, 0)), pa.array([0.5])),
+        (pa.array([1], pa.timestamp("us")), pa.array([1], pa.timestamp("us", "UTC"))),
+        (pa.array([1], pa.timestamp("us")), pa.array([1], pa.date32())),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_types_that_no_type_holds_are_named_with_both_files(one, two, tmp_path):
+    with pytest.raises(DataError) as caught:
+        _ = written_as(tmp_path, one, pa.nulls(1), two).schema
+    for told in (f"'a' is {two.type} in {tmp_path}/2.parquet", f"{one.type} in {tmp_path}/0.parquet", "Write one of"):
+        assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "feather"])
+def test_a_column_of_some_files_matters_where_it_is_needed(ending, tmp_path):
+    write = ALL_WRITERS[f"a.{ending}"]
+    write(frame(5), str(tmp_path / f"a.{ending}"))
+    write(frame(5, 5).drop(columns="price").assign(more=1), str(tmp_path / f"b.{ending}"))
+    source = read(tmp_path)
+    check_source(source)
+    assert texts(source, "id") == list(range(10)) and source.columns == ["id", "text", "good", "class"]
+    assert "without 'price', 'more', which not all files have" in repr(source)
+    for wrapped in (source, read(source, key="id"), source.split(0.5)[0]):
+        with pytest.raises(DataError, match=rf"column 'price' is in .*a\.{ending} and not in .*b\.{ending}\. Read the"):
+            wrapped.read(wrapped.parts()[0], ["price"])
+    needs = Pipeline(Preprocessor("cost", ["more"]), label="class")
+    with pytest.raises(DataError, match=rf"block 'cost'.*column 'more' is in .*b\.{ending} and not in .*a\.{ending}"):
+        prepare(needs, source)
+    assert len(prepare(Pipeline(Preprocessor("cost", ["id"]), label="class"), source)) == 10
+    with pytest.raises(DataError, match=rf"column 'price' is in .*a\.{ending} and not"):
+        prepare(Pipeline(Preprocessor("cost", ["price"], source="b")), {"a": frame(5), "b": source}, keys={"b": "id"})
+    write(pd.DataFrame({"other": [1]}), str(tmp_path / f"c.{ending}"))
+    with pytest.raises(DataError, match="no column in common"):
+        _ = read(tmp_path).schema
+
+
+def test_fields_that_a_file_of_json_lines_never_has_are_nulls(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 5)
+    (tmp_path / "b.jsonl").write_text('{"b": "x", "a": 2.5}\n' * 5)
+    source = read(tmp_path)
+    check_source(source)
+    assert (
+        texts(source, "a")[4:6] == [1.0, 2.5]
+        and texts(source, "b")[4:6] == [None, "x"]
+        and "without" not in repr(source)
+    )
+
+
 def test_a_column_that_stands_twice_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,a\n1,2,3\n")
     with pytest.raises(DataError, match=r"a\.csv: two columns are named 'a'"):
@@ -476,15 +605,6 @@ def test_a_misspelt_column_is_named(written):
     source = read(written)
     with pytest.raises(UnknownName, match=r"no column 'prise'.*Did you mean 'price'\?.*Known: "):
         source.read(source.parts()[0], ["id", "prise"])
-
-
-ARRAYS = {"x": np.sin(np.arange(ROWS)), "y": np.arange(ROWS), "z": np.array(["a", "b"] * (ROWS // 2))}
-ALL_WRITERS = {
-    **WRITERS,
-    "a.npz": lambda df, path: np.savez(path, **ARRAYS),
-    "squeezed.npz": lambda df, path: np.savez_compressed(path, **ARRAYS),
-    "a.npy": lambda df, path: np.save(path, np.arange(ROWS * 3.0).reshape(ROWS, 3)),
-}
 
 
 @pytest.mark.parametrize("name", ALL_WRITERS)

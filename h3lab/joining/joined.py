@@ -99,6 +99,16 @@ class Joined(Source):
         self.__dict__["_known"] = {**self.__dict__.get("_known", {}), "kept": (part, kept)}
         return self._side_by_side(table, found, kept, wanted)
 
+    def partly(self, column: str) -> str:
+        name, _, rest = column.partition(".")
+        return self.sources[name].partly(rest) if name in self.keys_of else self.base.partly(column)
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of each source."""
+        others = [f"{name}: {note}" for name in self.keys_of for note in self.sources[name].notes]
+        return [*self.base.notes, *others]
+
     def _side_by_side(
         self, table: Any, found: dict[str, np.ndarray], kept: np.ndarray | None, wanted: list[str]
     ) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from h3lab.errors import UnknownName, UsageError
+from h3lab.errors import UsageError
 from h3lab.joining.alike import alike
 from h3lab.source import Source
 
@@ -34,6 +34,6 @@ def pairs_of(name: str, key: Any, sources: Mapping[str, Source]) -> tuple[tuple[
         for column, owner in ((here, first), (there, name)):
             if column not in sources[owner].columns:
                 context = f"source {owner!r} ({sources[owner].title}), for keys={{{name!r}: {key!r}}}"
-                raise UnknownName("column", column, sources[owner].columns, context)
+                raise sources[owner].missing(column, context)
         alike(base.schema.field(here).type, other.schema.field(there).type, here, f"{name}.{there}")
     return pairs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from h3lab import worlds
-from h3lab.errors import DataError, UnknownName, UsageError
+from h3lab.errors import DataError, UsageError
 from h3lab.preparing.cells import kind
 from h3lab.preparing.labels import dense, is_float, present
 
@@ -119,7 +119,7 @@ def guess(source: Any, label: str | None = None, task: Task | None = None) -> Pi
         raise UsageError(f"{source.title} has no end. Land a piece of it as files first, and guess from these.")
     names = source.schema.names
     if label is not None and label not in names:
-        raise UnknownName("column", label, names, "the source")
+        raise source.missing(label, "the source")
     sample, whole = sampled(source)
     if not sample.num_rows:
         raise DataError(f"{source.title} has no rows, so there is nothing to guess from.")

@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -202,19 +202,18 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
     if not source.bounded or not source.replayable:
         raise UsageError(f"{source.title} has no end, or cannot be read twice. Land a piece of it as files first.")
     check_blocks(pipeline, source)
-    check_names(pipeline, source.schema.names)
+    check_names(pipeline, source.schema.names, source.missing)
 
 
-def check_names(pipeline: Pipeline, known: Sequence[str]) -> None:
-    """UnknownName for columns of a pipeline that are not among the ``known`` ones."""
+def check_names(
+    pipeline: Pipeline, known: Sequence[str], missing: Callable[[str, str], DataError | UnknownName] | None = None
+) -> None:
+    """The error (``missing``, or UnknownName) of columns of a pipeline that are not among the ``known`` ones."""
     told = [] if pipeline.fitted else [name for name in (pipeline.label, pipeline.weight) if name]
-    for block in pipeline.preprocessors:
-        for name in block.names:
-            if name not in known:
-                raise UnknownName("column", name, known, f"the source (block {block.name!r})")
-    for name in told:
+    needed = [(name, f"the source (block {block.name!r})") for block in pipeline.preprocessors for name in block.names]
+    for name, where in [*needed, *((name, "the source") for name in told)]:
         if name not in known:
-            raise UnknownName("column", name, known, "the source")
+            raise missing(name, where) if missing else UnknownName("column", name, known, where)
 
 
 def schema_of(pipeline: Pipeline, source: Source) -> Any:

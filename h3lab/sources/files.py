@@ -24,7 +24,7 @@ from h3lab.source import Part, Source, row_keys
 from h3lab.sources.aside import aside, check_apart, policy_of
 from h3lab.sources.formats import Format, Piece, format_of
 from h3lab.sources.places import File, absolute, find
-from h3lab.sources.schemas import common
+from h3lab.sources.schemas import cast, common
 from h3lab.urls import is_url
 
 #: Formats whose types are found in samples.
@@ -58,6 +58,7 @@ class Files(Source):
                 f"files. A {self.format} file is read whole or, where it is damaged, not at all."
             )
         self._schema: pa.Schema | None = None
+        self._partial: dict[str, tuple[str, str]] = {}
 
     @property
     def _format(self) -> Format:
@@ -65,12 +66,12 @@ class Files(Source):
 
     @property
     def schema(self) -> pa.Schema:
-        """Of all files; DataError where they differ."""
+        """The columns that all files have; DataError where their types differ."""
         # It travels, unlike the parts: an engine must read text with the types that the samples here have shown.
         if self._schema is None:
             files = list(self._files.values())
             found = [(file.shown, schema) for file, schema in zip(files, self._map(self._schema_of, files))]
-            self._schema = common(found, self.format in INFERRED)
+            self._schema, self._partial = common(found, union=self.format == "jsonl")
         return self._schema
 
     def _schema_of(self, file: File) -> pa.Schema:
@@ -137,29 +138,37 @@ class Files(Source):
         if not wanted:
             return table.select([])
         schema = pa.schema([self.schema.field(name) for name in wanted])
-        return table.replace_schema_metadata(None).cast(schema)
+        return cast(table, schema, f"{file.shown}, {where}")
 
     def first(self, rows: int) -> pa.Table:
         """The first rows, without cutting the files into parts."""
-        found: list[pa.RecordBatch] = []
+        found: list[pa.Table] = []
         schema = self.schema  # outside: an error of a file's beginning is none of its first rows
         for file in self._files.values():
             with self._reading(file, "its first rows", schema):
                 for batch in self._format.first(file, schema, rows):
-                    found.append(batch.slice(0, rows))
+                    found.append(cast(pa.Table.from_batches([batch.slice(0, rows)]), schema, file.shown))
                     rows -= len(found[-1])
                     if rows <= 0:
                         break
             if rows <= 0:
                 break
-        tables = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(schema) for batch in found]
-        return pa.concat_tables([schema.empty_table(), *tables])
+        return pa.concat_tables([schema.empty_table(), *found])
 
     def keys(self, part: Part, table: pa.Table) -> np.ndarray:
         """A row keeps its key when a bad one before it is mended, because that had a number too."""
         bad = [range(run[0], run[0] + run[1]) for run in part.position.get("bad", ())]
         keys = row_keys(part.name, part.start, table.num_rows + sum(map(len, bad)))
         return np.delete(keys, np.concatenate(bad)) if bad else keys
+
+    def partly(self, column: str) -> str:
+        if column not in self.schema.names and column in self._partial:
+            has, lacks = self._partial[column]
+            return (
+                f"column {column!r} is in {has} and not in {lacks}. Read the files that have it, write it into the "
+                "others, or leave it out."
+            )
+        return ""
 
     def describe(self) -> dict[str, Any]:
         """Paths from the root on. A URL's password is left out: give it by fsspec's configuration or the environment,
@@ -176,6 +185,14 @@ class Files(Source):
             place = self.on_bad_rows
             bad = f", bad rows set aside in {redacted(place) if is_url(place) else os.path.relpath(place)}"
         return f"{len(self._files)} {self.format} file{'s' * (len(self._files) > 1)} {names}{more}{bad}"
+
+    @property
+    def notes(self) -> list[str]:
+        """Columns that only some of the files have, which are not read."""
+        self.schema  # noqa: B018  (finds them)
+        named = [repr(column) for column in self._partial]
+        some = f"{', '.join(named[:3])}{f', ... ({len(named)} in all)' if len(named) > 3 else ''}"
+        return [f"without {some}, which not all files have"] if named else []
 
     def size(self) -> str:
         if self.format not in INFERRED or "parts" in self.__dict__.get("_known", {}):

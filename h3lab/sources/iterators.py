@@ -22,7 +22,7 @@ from h3lab.preparing.workroom import storage_error, workroom
 from h3lab.serial.contents import table_digest
 from h3lab.source import PART_ROWS, Part, Source
 from h3lab.sources.frames import NAME, frame
-from h3lab.sources.schemas import unify
+from h3lab.sources.schemas import cast, unify, widest
 
 
 class Iterated(Source):
@@ -52,7 +52,8 @@ class Iterated(Source):
             raise DataError(
                 f"the rows of {self.what} were kept on disk by a process that has ended. Pass what makes them again."
             ) from error
-        return _as(table, pa.schema([self.schema.field(name) for name in wanted])) if wanted else table.select([])
+        schema = pa.schema([self.schema.field(name) for name in wanted])
+        return cast(table, schema, f"{self.what}, rows from {part.start}") if wanted else table.select([])
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "memory", "what": self.what}
@@ -166,30 +167,16 @@ def _joined(tables: Sequence[pa.Table], where: str) -> pa.Table:
     schema = tables[0].schema
     for table in tables[1:]:
         schema = _unified(schema, table.schema, where)
-    return pa.concat_tables([_as(table, schema) for table in tables])
+    return pa.concat_tables([cast(table, schema, where) for table in tables])
 
 
 def _unified(one: pa.Schema, two: pa.Schema, where: str) -> pa.Schema:
     for name in set(one.names) & set(two.names):
-        types = {str(known.field(name).type) for known in (one, two)} - {"null"}
-        # In a text file such a column is text; here it is a mistake.
-        if len(types) > 1 and "string" in types:
-            told = " in some rows and ".join(sorted(types))
+        types = [schema.field(name).type for schema in (one, two)]
+        if widest(*types) is None:  # in a text file such a column may be text; here it is a mistake
+            told = " in some rows and ".join(sorted(map(str, types)))
             raise DataError(f"{where}: column {name!r} is {told} in others. Give each column one type.")
-    try:
-        return unify(one, two, False)
-    except DataError as error:
-        raise DataError(f"{where}: {error} Give each column one type.") from error
-
-
-def _as(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return pa.table(
-        [
-            table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
-            for f in schema
-        ],
-        schema=schema,
-    )
+    return unify(one, two, False)
 
 
 def iterated(what: Any) -> Iterated | None:

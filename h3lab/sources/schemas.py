@@ -1,9 +1,13 @@
 """Schemas: one set of names and types for several files or samples.
 
-Files must agree; a column of nulls alone takes the other file's type, and whole numbers beside floats become floats.
+A column has the narrowest type that holds the values of all: whole numbers of any size, floats, whole numbers beside
+floats (as long as they are floats themselves, up to 2⁵³), times of any unit, text beside categories. Where a type holds
+the values of both only by changing some (decimals and floats, text and bytes) they differ.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.types as t
@@ -11,29 +15,39 @@ import pyarrow.types as t
 from h3lab.errors import DataError
 
 
-def common(schemas: list[tuple[str, pa.Schema]], inferred: bool) -> pa.Schema:
-    """The schema of all files (name, schema), columns in the order of the first; DataError names file, column and
-    both types. ``inferred``: types come from samples of text, so numbers may widen."""
-    first_name, found = schemas[0]
+def common(schemas: Sequence[tuple[str, pa.Schema]], union: bool) -> tuple[pa.Schema, dict[str, tuple[str, str]]]:
+    """The schema of all files (name, schema), columns in the order of the first, and for each column that only some of
+    them have one file with it and one without. ``union``: a file without a column has nulls in it, as JSON lines do.
+    DataError names both files, the column and both types."""
+    fields: dict[str, pa.DataType] = {}
+    having: dict[str, list[str]] = {}
     for name, schema in schemas:
-        for column in schema.names:
-            if schema.names.count(column) > 1:
-                raise DataError(f"{name}: two columns are named {column!r}.")
-        missing = [column for column in found.names if column not in schema.names]
-        extra = [column for column in schema.names if column not in found.names]
-        for columns, has, lacks in ((missing, first_name, name), (extra, name, first_name)):
-            if columns:
-                raise DataError(f"the files differ: {has} has the column {columns[0]!r}, {lacks} does not.")
-        for column in found.names:
-            a, b = found.field(column).type, schema.field(column).type
-            one = _one(a, b, inferred)
+        for field in schema:
+            if name in having.setdefault(field.name, []):
+                raise DataError(f"{name}: two columns are named {field.name!r}.")
+            having[field.name].append(name)
+            one = widest(fields.get(field.name, pa.null()), field.type)
             if one is None:
-                raise DataError(
-                    f"the files differ: column {column!r} is {b} in {name}, {a} in {first_name}. Write one of them "
-                    "again with the other's type."
-                )
-            found = found.set(found.get_field_index(column), pa.field(column, one))
-    return found
+                raise _differ(field, name, schemas)
+            fields[field.name] = one
+    some = {} if union else {column: names for column, names in having.items() if len(names) < len(schemas)}
+    lacks = {column: next(name for name, _ in schemas if name not in names) for column, names in some.items()}
+    partial = {column: (names[0], lacks[column]) for column, names in some.items()}
+    if len(partial) == len(fields) > 0:
+        column, (has, other) = next(iter(partial.items()))
+        raise DataError(
+            f"the files have no column in common: {has} has {column!r}, {other} does not. Read one kind of them."
+        )
+    return pa.schema([(column, one) for column, one in fields.items() if column not in partial]), partial
+
+
+def _differ(field: pa.Field, name: str, schemas: Sequence[tuple[str, pa.Schema]]) -> DataError:
+    others = [(other, schema.field(field.name).type) for other, schema in schemas if field.name in schema.names]
+    first, known = next((each for each in others if widest(each[1], field.type) is None), others[0])
+    return DataError(
+        f"the files differ: column {field.name!r} is {field.type} in {name}, {known} in {first}, and no type holds the "
+        "values of both. Write one of them again with the other's type, or read one without the other."
+    )
 
 
 def unify(a: pa.Schema, b: pa.Schema, mixed: bool) -> pa.Schema:
@@ -41,7 +55,7 @@ def unify(a: pa.Schema, b: pa.Schema, mixed: bool) -> pa.Schema:
     fields = {field.name: field.type for field in a}
     for field in b:
         known = fields.get(field.name, pa.null())
-        one = _one(known, field.type, True)
+        one = widest(known, field.type)
         if one is None and (mixed or t.is_string(known) or t.is_string(field.type)):
             one = pa.string()
         if one is None:
@@ -50,22 +64,44 @@ def unify(a: pa.Schema, b: pa.Schema, mixed: bool) -> pa.Schema:
     return pa.schema(list(fields.items()))
 
 
-def _one(a: pa.DataType, b: pa.DataType, inferred: bool) -> pa.DataType | None:
-    if a.equals(b) or t.is_null(b):
+def cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """The columns of a schema with its types, nulls where the table has none; DataError names ``where``, column and
+    value where a type would change it."""
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(len(table), field.type))
+            continue
+        column = table.column(field.name)
+        try:
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{where}: column {field.name!r} is {column.type} here and {field.type} elsewhere, which does not hold "
+                f"its values ({error}). Write it with one type everywhere; as text, where every digit counts."
+            ) from error
+    return pa.table(columns, schema=schema)
+
+
+def widest(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both; None where there is none."""
+    if a.equals(b):
         return a
-    if t.is_null(a):
-        return b
-    if inferred and {str(a), str(b)} == {"int64", "double"}:
-        return pa.float64()
-    if inferred and t.is_list(a) and t.is_list(b):
-        inner = _one(a.value_type, b.value_type, inferred)
-        return None if inner is None else pa.list_(inner)
-    if inferred and t.is_struct(a) and t.is_struct(b):
-        fields = {field.name: field.type for field in a}
-        for field in b:
-            one = _one(fields.get(field.name, pa.null()), field.type, inferred)
-            if one is None:
-                return None
-            fields[field.name] = one
-        return pa.struct(list(fields.items()))
-    return None
+    if t.is_dictionary(a) or t.is_dictionary(b):
+        return widest(*(kind.value_type if t.is_dictionary(kind) else kind for kind in (a, b)))
+    kinds = {_kind(a), _kind(b)}
+    if kinds in ({"text", "bytes"}, {"decimal", "float"}):
+        return None
+    try:
+        fields = [pa.schema([("one", kind)]) for kind in (a, b)]
+        return pa.unify_schemas(fields, promote_options="permissive").field("one").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return None
+
+
+def _kind(kind: pa.DataType) -> str:
+    if t.is_string(kind) or t.is_large_string(kind):
+        return "text"
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind):
+        return "bytes"
+    return "decimal" if t.is_decimal(kind) else "float" if t.is_floating(kind) else ""
