@@ -34,6 +34,7 @@ EXTRAS = {
     "torch": ["torch>=2.6"],  # the first release whose torch.load reads weights only by default
     "webhdfs": ["requests>=2.31"],
     "s3": ["s3fs>=2024.6"],
+    "http": ["aiohttp>=3.9"],
     "sql": ["sqlalchemy>=2.0", "psycopg[binary]>=3.1"],
     "lab": ["jupyterlab>=4.2", "notebook>=7.2"],
     "test": [

@@ -178,6 +178,10 @@ class StorageError(H3labError, OSError):
     """A write or read failed; what was stored before is still usable."""
 
 
+class FeedNotFound(StorageError, LookupError):
+    """No feed is stored there, or none of a layout that this h3lab reads."""
+
+
 class Untrusted(H3labError, RuntimeError):
     """A file's signature is missing or wrong, so it is not opened."""
 

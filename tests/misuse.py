@@ -363,8 +363,8 @@ GROUPS: dict[str, list[Case]] = {
         case("a misspelt choice of gaps", 'prepare(pipeline, frame, on_missing="dorp")', "UnknownName", "mean 'drop'?"),
     ],
     "Feeds": [
-        case("no feed there", 'h3.open_feed("nowhere")', "StorageError", "lab.prepare(pipeline, rows, to=...)"),
-        case("a file as feed", 'h3.open_feed("a file")', "StorageError", "lab.prepare(pipeline, rows, to=...)"),
+        case("no feed there", 'h3.open_feed("nowhere")', "FeedNotFound", "lab.prepare(pipeline, rows, to=...)"),
+        case("a file as feed", 'h3.open_feed("a file")', "FeedNotFound", "lab.prepare(pipeline, rows, to=...)"),
         case("None as feed", "h3.open_feed(None)", "UsageError", "expected text or a pathlib.Path"),
         case("a damaged feed", 'h3.open_feed("damaged")', "DamagedData", "Prepare again"),
         case("types that are none", 'h3.open_feed("stored", types=3)', "UsageError", "types=[MyWorker]"),

@@ -18,7 +18,7 @@ from h3lab.errors import DamagedData, StorageError
 from h3lab.feeds.feed import Feed
 from h3lab.preparing.prepare import prepare
 from h3lab.serial import signed
-from h3lab.stores import open_store, parquet
+from h3lab.stores import cache, open_store
 from h3lab.stores.parquet import Parquet
 from h3lab.testing import STORE_CHECKS
 
@@ -98,7 +98,7 @@ def test_rows_lie_in_a_cache_that_all_processes_share(url):
 
 def test_the_cache_forgets_what_was_used_the_longest_ago(monkeypatch):
     monkeypatch.setenv("H3LAB_CACHE_BYTES", "20000")
-    monkeypatch.setattr(parquet.time, "time", lambda: 4e9)  # far later than the files
+    monkeypatch.setattr(cache.time, "time", lambda: 4e9)  # far later than the files
     url = f"memory://feeds/{uuid.uuid4().hex}"
     hashes = []
     for seed in range(3):

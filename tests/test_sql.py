@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from relay import Relay
 from sklearn.preprocessing import StandardScaler
 
 import h3lab as h3
+from h3lab import servers
 from h3lab.errors import DamagedData, DataError, MissingExtra, UnknownName, UsageError
 from h3lab.preparing.prepare import prepare
 from h3lab.serial import signed
@@ -110,7 +112,8 @@ def test_a_part_asks_for_its_rows_alone(url, monkeypatch):
     write(url)
     source = h3.read(url, table="flights", key="at")
     asked = []
-    sa.event.listen(source.base._engine, "after_cursor_execute", lambda *a: asked.append(a[1].rowcount))
+    engine = databases.engine(source.base.url, servers.TIMEOUT_SECONDS)
+    sa.event.listen(engine, "after_cursor_execute", lambda *a: asked.append(a[1].rowcount))
     parts = source.parts()
     for part in reversed(parts):
         assert source.read(part, ["note"]).num_rows == part.rows
@@ -379,8 +382,7 @@ def test_a_value_of_another_type_is_named(sqlite):
         source.read(source.parts()[0])
 
 
-def test_a_server_that_is_not_there_is_named_without_the_password(monkeypatch):
-    monkeypatch.setattr(sql, "RETRY_SECONDS", (0.0,))
+def test_a_server_that_is_not_there_is_named_without_the_password():
     with socket.socket() as held:  # bound, and nobody listens
         held.bind(("127.0.0.1", 0))
         url = f"postgresql+psycopg://me:geheim@127.0.0.1:{held.getsockname()[1]}/test"
@@ -441,7 +443,7 @@ def test_a_server_that_dies_in_the_middle_is_waited_for(service, postgres):
 
 
 def test_a_server_that_stays_away_is_an_error_that_says_how_to_go_on(service, postgres, monkeypatch):
-    monkeypatch.setattr(sql, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setenv("H3LAB_RETRY_SECONDS", "0.1")
     write(postgres)
     host, port = service("postgresql")
     with Relay(host, port) as relay:
@@ -450,55 +452,6 @@ def test_a_server_that_stays_away_is_an_error_that_says_how_to_go_on(service, po
         relay.cut()
         with pytest.raises(DataError, match=r"part 1 .*cannot be read.*Nothing is lost"):
             source.read(part)
-
-
-class Relay:
-    """A port that passes everything on to a server, and can be cut."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._to, self._pairs, self._listener = (host, port), [], None
-        self.port = 0
-        self.mend()
-
-    def mend(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=True)
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def cut(self) -> None:
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for end in self._pairs:
-            end.close()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                near = listener.accept()[0]
-            except OSError:
-                return
-            far = socket.create_connection(self._to)
-            self._pairs += [near, far]
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pass, args=(a, b), daemon=True).start()
-
-    @staticmethod
-    def _pass(a: socket.socket, b: socket.socket) -> None:
-        try:
-            while data := a.recv(65536):
-                b.sendall(data)
-        except OSError:
-            pass
-        finally:
-            a.close(), b.close()
-
-    def __enter__(self) -> "Relay":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.cut()
 
 
 def test_a_missing_driver_is_a_pip_line():

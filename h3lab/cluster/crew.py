@@ -7,6 +7,7 @@ process (:class:`Processes`).
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import statistics
@@ -23,6 +24,7 @@ from h3lab.home import read_json
 from h3lab.preparing.executor import part, told
 from h3lab.serial import signed
 
+log = logging.getLogger("h3lab.servers")
 #: How often a task may lose its worker.
 TRIES = 3
 #: How often the workers are looked at, and how long a slot whose worker has died waits for another one.
@@ -58,6 +60,7 @@ class Crew:
         self._idle_deaths = 0
         self._since: dict[int, float] = {}  # when a task was first seen taken
         self._again: set[int] = set()
+        self._told: dict[str, int] = {}  # what of a worker's notes was passed on
         self._done, self._moved = 0, time.monotonic()
         self._replace: dict[str, float] = {}
         self._looked = time.monotonic()
@@ -106,9 +109,19 @@ class Crew:
         self._gone |= new
         return {worker: read_json(self._job.workers / f"{worker}.end.json", {}).get("exit") for worker in new}
 
+    def _pass_on(self) -> None:
+        """Say here what workers have said."""
+        for name in self._job.names("workers"):
+            if name.endswith(".notes"):
+                text = (self._job.workers / name).read_text()
+                for line in text[self._told.get(name, 0) :].splitlines():
+                    log.warning("%s: %s", name.rpartition("-")[0], line)
+                self._told[name] = len(text)
+
     def _look(self) -> None:
         """Give tasks of the dead to others, and of the slow to a second one."""
         now = time.monotonic()
+        self._pass_on()
         for worker, code in self._meet().items():
             freed = self._job.free(worker)
             for task in freed:

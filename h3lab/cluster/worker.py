@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import traceback
@@ -21,6 +22,8 @@ def run_worker(path: str, name: str) -> int:
         function, tasks = signed.load(job.path / "job.bin")
     except FileNotFoundError:  # over before this began
         return 0
+    # What it says of servers that have gone is for who waits, and nobody reads a worker's log.
+    logging.getLogger("h3lab.servers").addHandler(logging.FileHandler(job.workers / f"{name}.notes", delay=True))
     os.environ.setdefault("H3LAB_SLOT", name.rpartition("-")[0])  # an engine that is not ours has no name of its own
     checked, everything = time.monotonic(), {f"{task:06d}" for task in range(len(tasks))}
     while not job.closed:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from h3lab.errors import StorageError
+from h3lab.errors import FeedNotFound
 from h3lab.serial.contents import joint
 from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Part, Source
@@ -81,10 +81,11 @@ def mark(source: Source, parts: Sequence[Part]) -> str:
 
 
 def current(store: Any) -> dict[str, Any] | None:
-    """The newest manifest of a preparation, or None."""
+    """The newest manifest of a preparation, or None. StorageError where its server does not answer: to prepare all
+    anew, and find at its end that nothing can be written, would be worse."""
     try:
         found: dict[str, Any] = store.manifest()
-    except StorageError:
+    except FeedNotFound:
         return None
     return found if "source_parts" in found else None
 

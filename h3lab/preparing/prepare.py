@@ -29,7 +29,7 @@ from h3lab.preparing.from_sklearn import as_pipeline
 from h3lab.preparing.matching import check_blocks, lookups_of, matched, opened, settled
 from h3lab.preparing.passes import Job
 from h3lab.preparing.reasons import reasons, recipes_of
-from h3lab.preparing.remembered import FOLDER, Memory
+from h3lab.preparing.remembered import FOLDER, Memory, mark_of_writing, resumed
 from h3lab.preparing.reuse import Reuse, marks_of, unchanged
 from h3lab.preparing.workroom import Shared, workroom
 from h3lab.preparing.writing import write
@@ -112,10 +112,10 @@ def _prepared(
     counts |= matches
     # Rows go by storage: without a folder to keep, other processes still write them to the workroom.
     where = store or (None if executor.local else worlds.load("h3lab.stores:open_store")(job.folder))
-    job = replace(job, store=None if where is None else where.folder)
+    job = replace(job, store=None if where is None else where.folder, marks=mark_of_writing(job))
     began = time.perf_counter()
     before = None if store is None else manifest.current(store)
-    known = manifest.written(before, job.pipeline, on_null_label, counts["passes"] == 0)
+    known = resumed(job, store) | manifest.written(before, job.pipeline, on_null_label, counts["passes"] == 0)
     same = unchanged(before, job, on_null_label)
     results = _written(job, known, same, executor, show)
     counts |= {**_summed(results), "write_seconds": round(time.perf_counter() - began, 3)}

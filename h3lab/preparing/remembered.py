@@ -1,5 +1,6 @@
 """Remembered: what earlier preparations of a feed have found in its parts, so that a part which has not changed is not
-read again to fit: its rows, its labels, and the partial state of each worker whose fit is merged.
+read again to fit: its rows, its labels, and the partial state of each worker whose fit is merged; and what one that did
+not come to its end has written, so that the next one goes on from there.
 
 A hidden folder beside the feed, bounded (``$H3LAB_STATES_BYTES``, 256 MB without it), packed by the codec and checked
 by hash; what is missing or damaged is found out anew. It knows parts and marks; a mark says all that a finding follows
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from h3lab.errors import DamagedData
+from h3lab.feeds.manifest import identity
 from h3lab.home import replace_file
 from h3lab.preparing.labels import Labels
 from h3lab.serial import codec
@@ -29,6 +31,8 @@ FOLDER = ".h3lab-states"
 LIMIT = 256 << 20
 #: The mark of what every part has: rows and labels.
 ROWS = ""
+#: The mark of what was written of a part, among a job's marks.
+WRITTEN = "written"
 _FORMAT = 1
 _HASH = 16
 
@@ -108,6 +112,27 @@ def marks(job: Job) -> dict[str, str]:
         learned = (job.stages.get(block.name, ()), None if pending is None else pending.workers)
         found[block.name] = fingerprint("block", *rows, job.survey, block.columns, block.source, types, *learned)
     return found
+
+
+def resumed(job: Job, store: Any) -> dict[str, dict[str, Any]]:
+    """Parts that the same fitted pipeline has written in a preparation which did not live to commit them: identity →
+    what writing it had found."""
+    if job.memory is None or WRITTEN not in job.marks:
+        return {}
+    parts = [identity(part) for part in job.parts if part.version]
+    found = {part: job.memory.recall(job.marks[WRITTEN], part) for part in parts}
+    known = {name: seen | {"reused": True} for name, seen in found.items() if seen is not None}
+    stored = [name for name, seen in known.items() if "entry" in seen]
+    there = dict(zip(stored, store.kept([known[name]["entry"] for name in stored]), strict=True))
+    return {name: seen for name, seen in known.items() if there.get(name, True)}
+
+
+def mark_of_writing(job: Job) -> dict[str, str]:
+    """The mark of what this job writes. Rows that a target encoder was fitted on are not what it makes of others, and
+    which they are does not follow from the fitted pipeline."""
+    if any("cross_fitted" in how for how in job.pipeline.state.how):
+        return {}
+    return {WRITTEN: fingerprint(WRITTEN, _FORMAT, job.pipeline.fingerprint, job.drop)}
 
 
 def told(rows: int, dropped: int, labels: Labels | None) -> dict[str, Any] | None:

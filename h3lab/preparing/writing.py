@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab import worlds
+from h3lab.feeds.manifest import identity
 from h3lab.feeds.rows import is_sparse
 from h3lab.preparing import chain
 from h3lab.preparing.executor import seen
 from h3lab.preparing.heap import give_back
 from h3lab.preparing.passes import Job, climb, nulls_of, read
+from h3lab.preparing.remembered import WRITTEN
 from h3lab.preparing.workroom import Shared
 
 if TYPE_CHECKING:
@@ -54,7 +56,10 @@ def write(task: tuple[Shared, int]) -> dict[str, Any]:
             found["entry"] = store.write(f"{number:05d}", batch)
         del batch
     give_back(used)
-    return found | {"seconds": round(time.perf_counter() - started, 4)}
+    found["seconds"] = round(time.perf_counter() - started, 4)
+    if job.memory is not None and WRITTEN in job.marks and job.parts[number].version:
+        job.memory.keep(job.marks[WRITTEN], identity(job.parts[number]), found)
+    return found
 
 
 def _again(x: Any, before: Mapping[str, Any], name: str, found: dict[str, Any]) -> Any:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from h3lab import servers
 from h3lab.errors import DataError, MissingExtra, UsageError, redacted
 from h3lab.sources.places import absolute, find
 from h3lab.worlds import PIP
 
+#: An answer may take so many times as long as that of other servers: the database may have to sort first.
+QUERY_TIMES = 10
 #: A password with an @ as it is: SQLAlchemy takes what comes behind it for a host, and drivers show that.
 _SEVERAL = re.compile(r"[\w+]+://[^:/]*:[^@]*@(?:(?!\?[\w.-]+=).)*@", re.DOTALL)
 
@@ -34,10 +42,53 @@ def located(url: str) -> str:
     return str(parsed.set(database=path).render_as_string(hide_password=False))
 
 
+@contextmanager
+def connected(url: str) -> Iterator[Any]:
+    """A connection that is cut where an answer takes too long, for which drivers have no common word: a server that has
+    frozen keeps its connections open. :func:`heard` begins the time anew."""
+    with engine(url, servers.timeout_seconds()).connect() as connection:
+        limit = connection.info["h3lab limit"] = _Limit(connection.connection.driver_connection)
+        limit.begin()
+        try:
+            yield connection
+        finally:
+            limit.end()
+
+
+def heard(connection: Any) -> None:
+    """A part of a long answer has come."""
+    connection.info["h3lab limit"].begin()
+
+
+class _Limit:
+    """Cuts the socket of a connection, where its driver tells which it is, after a time."""
+
+    def __init__(self, driver: Any) -> None:
+        self._descriptor: Callable[[], int] | None = getattr(driver, "fileno", None)
+        self._timer: threading.Timer | None = None
+
+    def begin(self) -> None:
+        self.end()
+        if self._descriptor is not None:
+            self._timer = threading.Timer(QUERY_TIMES * servers.timeout_seconds(), self._cut)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _cut(self) -> None:
+        assert self._descriptor is not None
+        # The socket may have been closed in this moment.
+        with suppress(Exception), socket.socket(fileno=os.dup(self._descriptor())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+
 @lru_cache(maxsize=8)
-def engine(url: str) -> Any:
+def engine(url: str, seconds: float) -> Any:
     """An engine without a pool: a connection that lay idle, or went through a fork, is worth less than the five
-    milliseconds of a new one."""
+    milliseconds of a new one. ``seconds``: how long a server that is called may say nothing."""
     import sqlalchemy as sa
 
     if _SEVERAL.match(url):
@@ -52,7 +103,10 @@ def engine(url: str) -> Any:
             # has left beside it must be rolled back.
             uri = parsed.set(database=Path(str(parsed.database)).as_uri())
             parsed = uri.set(query={"mode": "rw", **parsed.query, "uri": "true"})
-        return sa.create_engine(parsed, poolclass=sa.pool.NullPool)
+        bounded = parsed.get_backend_name() in ("postgresql", "mysql", "mariadb")
+        limit = {"connect_timeout": max(2, math.ceil(seconds))}  # libpq takes a second for two
+        limits = limit if bounded and "connect_timeout" not in parsed.query else {}
+        return sa.create_engine(parsed, poolclass=sa.pool.NullPool, connect_args=limits)
     except ImportError as error:
         package = error.name or "the database's driver"
         raise MissingExtra(

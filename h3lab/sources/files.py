@@ -13,19 +13,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from h3lab import servers
 from h3lab.errors import DamagedData, DataError, H3labError, UsageError, redacted
 from h3lab.source import Part, Source, row_keys
 from h3lab.sources.aside import aside, check_apart, policy_of
 from h3lab.sources.formats import Format, Piece, format_of
 from h3lab.sources.places import File, absolute, find
 from h3lab.sources.schemas import cast, common
-from h3lab.urls import is_url
+from h3lab.urls import is_url, server
 
 #: Formats whose types are found in samples.
 INFERRED = ("csv", "tsv", "jsonl")
@@ -76,7 +78,7 @@ class Files(Source):
 
     def _schema_of(self, file: File) -> pa.Schema:
         with self._reading(file, "its beginning"):
-            return self._format.schema(file)
+            return file.patiently(lambda: self._format.schema(file))
 
     def parts(self) -> Sequence[Part]:
         """Text is scanned once for its line ends; other formats tell from their metadata."""
@@ -94,9 +96,12 @@ class Files(Source):
         return parts
 
     def _pieces_of(self, file: File) -> list[Piece]:
-        with self._reading(file, "its parts", self.schema):
+        def cut() -> list[Piece]:
             found = self._format.cut(file, self.schema)
             return self._sifted(file, found) if self._format.sifted else list(found)
+
+        with self._reading(file, "its parts", self.schema):
+            return file.patiently(cut)
 
     def _sifted(self, file: File, found: Iterator[tuple[Piece, Iterable[Any]]]) -> list[Piece]:
         """The pieces, whose bad rows are set aside on the way; DataError where all rows are bad."""
@@ -129,7 +134,8 @@ class Files(Source):
             raise DataError(f"part {part.index} is of {part.name!r}, which is none of the files of {self.title}.")
         where = f"part {part.index} (rows from {part.start})"
         with self._reading(file, where, self.schema):
-            table = self._format.read(file, part.position, wanted or self.columns[:1], self.schema)
+            names = wanted or self.columns[:1]
+            table = file.patiently(lambda: self._format.read(file, part.position, names, self.schema))
         if part.rows is not None and table.num_rows != part.rows:
             raise DamagedData(
                 f"{file.shown}, {where}: {part.rows} rows were found before, {table.num_rows} now; the file has "
@@ -146,14 +152,19 @@ class Files(Source):
         schema = self.schema  # outside: an error of a file's beginning is none of its first rows
         for file in self._files.values():
             with self._reading(file, "its first rows", schema):
-                for batch in self._format.first(file, schema, rows):
-                    found.append(cast(pa.Table.from_batches([batch.slice(0, rows)]), schema, file.shown))
-                    rows -= len(found[-1])
-                    if rows <= 0:
-                        break
-            if rows <= 0:
+                found += file.patiently(partial(self._first, file, rows - sum(map(len, found))))
+            if sum(map(len, found)) >= rows:
                 break
         return pa.concat_tables([schema.empty_table(), *found])
+
+    def _first(self, file: File, rows: int) -> list[pa.Table]:
+        found: list[pa.Table] = []
+        for batch in self._format.first(file, self.schema, rows):
+            found.append(cast(pa.Table.from_batches([batch.slice(0, rows)]), self.schema, file.shown))
+            rows -= len(found[-1])
+            if rows <= 0:
+                break
+        return found
 
     def keys(self, part: Part, table: pa.Table) -> np.ndarray:
         """A row keeps its key when a bad one before it is mended, because that had a number too."""
@@ -213,7 +224,13 @@ class Files(Source):
             raise
         except FileNotFoundError as error:
             raise DataError(f"{file.shown} is gone. Read the source again with h3.read.") from error
-        except _DAMAGE as error:
+        except Exception as error:  # each file system raises what its library does: botocore, aiohttp, paramiko, ...
+            if is_url(file.root) and (advice := servers.advice(error)):
+                raise DataError(
+                    f"{file.shown}, {where} cannot be read from {server(file.root)}: {servers.said(error)}. {advice}"
+                ) from servers.shown(error)
+            if not isinstance(error, _DAMAGE):
+                raise
             # The parser counts from where a part begins, and some of its errors have no place at all.
             text = self.format in INFERRED and isinstance(error, pa.ArrowInvalid)
             if text and (bad := _first_bad(file, self.format, known)):

@@ -9,14 +9,18 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from h3lab import servers
 from h3lab.errors import DataError, H3labError, redacted
-from h3lab.urls import is_url, reached
+from h3lab.servers import patiently
+from h3lab.urls import is_url, reached, server
+
+Answer = TypeVar("Answer")
 
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -38,6 +42,10 @@ class File:
         return (
             redacted(self.root) if self.root.endswith(self.path) else f"{self.root.partition('://')[0]}://{self.path}"
         )
+
+    def patiently(self, read: Callable[[], Answer]) -> Answer:
+        """What ``read`` gives; a server that has gone is waited for."""
+        return patiently(read, server(self.root)) if is_url(self.root) else read()
 
     def open(self) -> Any:
         """A readable file, as Arrow takes it. Never a memory map: reading one whose file was cut ends the process."""
@@ -113,15 +121,20 @@ def find(what: Sequence[str]) -> list[File]:
 
 def _find(text: str) -> list[File]:
     try:
-        system, path = reached(text)
-        kind = _kind(system, path)
+        return patiently(lambda: _listed(text), server(text)) if is_url(text) else _listed(text)
     except H3labError:
         raise
     except Exception as error:  # each file system raises what its library does: botocore, aiohttp, paramiko, ...
+        advice = servers.advice(error) or "Is the address right, and are the credentials where its library looks?"
         raise DataError(
-            f"{redacted(text)} cannot be reached: {redacted(str(error))}. Is the address right, and are the "
-            "credentials where its library looks for them?"
-        ) from error
+            f"{redacted(text)} cannot be reached at {server(text)}: {servers.said(error)}. {advice}"
+        ) from servers.shown(error)
+
+
+def _listed(text: str) -> list[File]:
+    system, path = reached(text)
+    system.invalidate_cache()  # else files that came since the last look are not there
+    kind = _kind(system, path)
     if kind == "file":
         return [File(text, path, path.rpartition("/")[2])]
     if kind == "nothing":

@@ -6,22 +6,21 @@ It knows keys, runs of rows and what can go wrong with servers; how a database's
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from h3lab import servers
 from h3lab.errors import DamagedData, DataError, H3labError, MissingExtra, UsageError, redacted, without_passwords
 from h3lab.keys import Keyed
 from h3lab.source import PART_ROWS, Part, Source
 from h3lab.sources import cuts, databases, reflection, sqltypes
+from h3lab.sources.databases import connected, heard
 from h3lab.sources.formats import rows_at_once
 
-#: How long a server that has gone is waited for, try after try.
-RETRY_SECONDS = (0.2, 1.0, 3.0)
+Answer = TypeVar("Answer")
 _KEYS_AT_A_TIME = 8192
 #: So many rows at either end show how large rows are.
 SAMPLE_ROWS = 200
@@ -48,9 +47,7 @@ class Sql(Source):
                 "h3.read(url, table='weather', key=['origin', 'time_hour'])."
             )
         self.url, self.table, self.query = url, table, query
-        with self._asking("its columns"):
-            self.url = databases.located(url)
-            self._types, primary = self._reflected()
+        self._types, primary = self._asked("its columns", self._reflected)
         if not (key or primary):
             raise UsageError(
                 f"{self.title} has no primary key, so its rows have no order to read them in. Name the columns that "
@@ -70,8 +67,7 @@ class Sql(Source):
         return list(self._once("parts", self._cut))
 
     def _cut(self) -> list[Part]:
-        with self._asking("its keys"):
-            edges, last, rows = self._edges()
+        edges, last, rows = self._asked("its keys", self._edges)
         if not rows:
             return [Part(0, 0, self._name, 0, {"from": None, "to": None})]
         starts = [start for _, start in edges] + [rows]
@@ -86,25 +82,14 @@ class Sql(Source):
         """The rows between two keys; DataError where the server stays away, DamagedData where the rows have changed."""
         wanted = self.check(columns)
         where = f"part {part.index} (rows from {part.start})"
-        for wait in (*RETRY_SECONDS, None):
-            try:
-                with self._asking(where, _Gone):
-                    return self._read(part, wanted, where)
-            except _Gone as error:
-                if wait is None:
-                    raise DataError(
-                        f"{error} Nothing is lost: where the server has gone, start it and do the same again; parts "
-                        "are found by their keys."
-                    ) from error.__cause__
-                time.sleep(wait)
-        raise AssertionError("unreachable")
+        return self._asked(where, lambda: self._read(part, wanted, where))
 
     def first(self, rows: int) -> pa.Table:
         import sqlalchemy as sa
 
-        with self._asking("its first rows"):
-            below = self._below()
-            return self._fetched(sa.select(below).order_by(*self._order(below)).limit(rows), "its first rows")
+        below = self._below()
+        asked = sa.select(below).order_by(*self._order(below)).limit(rows)
+        return self._asked("its first rows", lambda: self._fetched(asked, "its first rows"))
 
     def describe(self) -> dict[str, Any]:
         """The URL without its password: give that by ``~/.pgpass`` or the driver's own environment variables, where the
@@ -121,8 +106,12 @@ class Sql(Source):
 
         if "parts" in self.__dict__.get("_known", {}):
             return super().size()
-        with self._asking("the number of its rows"), self._engine.connect() as connection:
-            return f"{connection.execute(sa.select(sa.func.count()).select_from(self._below())).scalar_one():,} rows"
+
+        def ask() -> int:
+            with connected(self.url) as connection:
+                return int(connection.execute(sa.select(sa.func.count()).select_from(self._below())).scalar_one())
+
+        return f"{self._asked('the number of its rows', ask):,} rows"
 
     # ---- Inside
 
@@ -130,10 +119,6 @@ class Sql(Source):
     def _name(self) -> str:
         """What row keys would derive from: the same on another server."""
         return self.table or str(self.query)
-
-    @property
-    def _engine(self) -> Any:
-        return databases.engine(self.url)
 
     def _below(self) -> Any:
         """The table or query, as what a SELECT can be made from."""
@@ -148,7 +133,8 @@ class Sql(Source):
 
     def _reflected(self) -> tuple[dict[str, pa.DataType], tuple[str, ...]]:
         """(Arrow type by column, primary key)."""
-        with self._engine.connect() as connection:
+        self.url = databases.located(self.url)
+        with connected(self.url) as connection:
             if self.query is not None:
                 return reflection.of_query(connection, self.query), ()
             return reflection.of_table(connection, str(self.table), redacted(self.url))
@@ -186,13 +172,14 @@ class Sql(Source):
             schema = pa.schema([(name, self._types[name]) for name in self.key])
             asked = sa.select(*key, before).order_by(*key)
             for found in connection.execution_options(yield_per=_KEYS_AT_A_TIME).execute(asked).partitions():
+                heard(connection)
                 *columns, firsts = zip(*found, strict=True)
                 keys = list(zip(*columns, strict=True))
                 last, rows = sqltypes.told(keys[-1]), rows + len(keys)
                 hashes = cuts.hashes_of(sqltypes.to_arrow(keys, schema, f"{self.title}, its keys"))
                 yield keys, hashes, np.array(firsts, np.int64)
 
-        with self._engine.connect() as connection:
+        with connected(self.url) as connection:
             if missing := connection.execute(nulls).scalar_one():
                 raise DataError(
                     f"{self.title}: {missing} rows have no {' or '.join(self.key)}, which is their key. Leave them out "
@@ -224,19 +211,22 @@ class Sql(Source):
         from sqlalchemy import exc
 
         schema = pa.schema([(column.name, self._types[column.name]) for column in asked.selected_columns])
+        made = []
         try:
-            with self._engine.connect() as connection:
+            with connected(self.url) as connection:
                 found = connection.execution_options(yield_per=at_once).execute(asked).partitions()
-                made = [sqltypes.to_arrow(rows, schema, f"{self.title}, {where}") for rows in found]
+                for rows in found:
+                    heard(connection)
+                    made.append(sqltypes.to_arrow(rows, schema, f"{self.title}, {where}"))
         except H3labError:
             raise
         except (exc.DataError, ValueError, TypeError, ArithmeticError) as error:
             if len(schema) == 1:
                 name = schema.names[0]
                 raise DataError(
-                    f"{self.title}, {where}: column {name!r} has a value that cannot be read: {_said(error)}. "
+                    f"{self.title}, {where}: column {name!r} has a value that cannot be read: {servers.said(error)}. "
                     "Cast it in a query: h3.read(url, query='SELECT CAST(...) ...', key=...)."
-                ) from error
+                ) from servers.shown(error)
             for column in asked.selected_columns:
                 self._fetched(asked.with_only_columns(column), where, at_once)
             raise
@@ -257,33 +247,20 @@ class Sql(Source):
         ways = [sa.and_(*equal[:place], strict[place]) for place in range(len(columns))]
         return sa.or_(*ways) if how == "before" else sa.or_(*ways, sa.and_(*equal))
 
-    @contextmanager
-    def _asking(self, what: str, passing: type[DataError] = DataError) -> Iterator[None]:
-        """Errors of the driver as ours, without the password; ``passing`` for those that may pass."""
+    def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """What ``ask`` gives. A server that has gone is waited for; errors of the driver come as ours."""
         try:
             from sqlalchemy import exc
         except ImportError as error:
             raise MissingExtra("SQL sources need sqlalchemy. Install it with: pip install sqlalchemy") from error
         try:
-            yield
+            return servers.patiently(ask, without_passwords(self.url).partition("?")[0])
         except H3labError:
             raise
-        except (exc.OperationalError, exc.InterfaceError) as error:
-            # SQLite has no server that could come back, and this class of error for a table that is not there.
-            lasting = type(error.orig).__module__ == "sqlite3" and "locked" not in str(error.orig)
-            kind = DataError if lasting else passing
-            raise kind(f"{self.title}, {what} cannot be read: {_said(error)}.") from error
         except (exc.SQLAlchemyError, ValueError, TypeError, ArithmeticError) as error:
-            raise DataError(f"{self.title}, {what} cannot be read: {_said(error)}.") from error
-
-
-class _Gone(DataError):
-    """A server that may answer the next time: the drivers have one error for this and for much else."""
-
-
-def _said(error: Exception) -> str:
-    """The driver's own words, in one line: SQLAlchemy adds the statement and a link."""
-    return redacted(" ".join(str(getattr(error, "orig", None) or error).split())).rstrip(".")
+            raise DataError(
+                f"{self.title}, {what} cannot be read: {servers.said(error)}. {servers.advice(error)}".rstrip()
+            ) from servers.shown(error)
 
 
 def reopen(description: Mapping[str, Any]) -> Sql:

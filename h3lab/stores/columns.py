@@ -19,7 +19,7 @@ import mmap
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
-from h3lab.errors import DamagedData, DataError, StorageError
+from h3lab.errors import DamagedData, DataError, FeedNotFound, StorageError
 from h3lab.feeds import rows
 from h3lab.feeds.rows import Rows, Runs, is_sparse
 from h3lab.home import read_json, replace_file
 from h3lab.serial import codec
 from h3lab.stores import checks
+from h3lab.stores.parts import Parts
 
 #: Number of the layout; a reader refuses another one.
 FORMAT = 2
@@ -136,7 +137,7 @@ class Columns:
     def manifest(self, number: int | None = None) -> dict[str, Any]:
         """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer."""
         if not (numbers := self._numbers()):
-            raise StorageError(
+            raise FeedNotFound(
                 f"no feed is stored in {self.folder}. Make one with lab.prepare(pipeline, rows, to=...)."
             )
         chosen = numbers[-1] if number is None else number
@@ -152,7 +153,7 @@ class Columns:
             raise DamagedData(f"{path} cannot be read; prepare the feed again.") from error
         if layout != FORMAT:
             what = "Update h3lab." if layout > FORMAT else "Prepare the feed again."
-            raise StorageError(f"{path} has layout {layout}; this h3lab reads {FORMAT}. {what}")
+            raise FeedNotFound(f"{path} has layout {layout}; this h3lab reads {FORMAT}. {what}")
         return found
 
     def pipeline(self, manifest: Mapping[str, Any]) -> Any:
@@ -188,6 +189,11 @@ class Columns:
         """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says; without
         ``check``, only of what its rows cannot be found without."""
         return rows.batch_of({name: self._column(array, check) for name, array in entry["arrays"].items()})
+
+    def kept(self, entries: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Whether each of these parts is there, with the sizes that were written."""
+        sizes = {path.name: path.stat().st_size for path in self._parts.glob("*")}
+        return [all(sizes.get(f["file"]) == f["size"] for f in _files({"parts": [entry]})) for entry in entries]
 
     def _fetch(self, entry: Mapping[str, Any], begin: int, end: int) -> None:
         """Read and check a run of a part's rows, so that they lie in memory when they are gathered."""
@@ -249,22 +255,6 @@ class Columns:
             freed += path.stat().st_size
             path.unlink()
         return freed
-
-
-class Parts(Sequence[Batch]):
-    """The parts of a manifest, opened once each by ``read`` and kept."""
-
-    def __init__(self, read: Callable[[Mapping[str, Any]], Batch], entries: Sequence[Mapping[str, Any]]) -> None:
-        self._read, self._entries = read, entries
-        self._open: dict[int, Batch] = {}
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, number: Any) -> Any:
-        if number not in self._open:
-            self._open[number] = self._read(self._entries[number])
-        return self._open[number]
 
 
 def _files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

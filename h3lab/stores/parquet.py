@@ -4,7 +4,7 @@
 
     manifest-000002.json       spec, pipeline, parts with rows and files; numbered, the highest one is current
     pipeline-2.h3lab           the fitted pipeline that manifest 2 names
-    parts/00003.9f3c….parquet  the rows of a part: lists for x, then y, weight, key, ...
+    parts/00003.9f3c….parquet  the rows of a part: lists for x, then y, weight, key, ...; named after its bytes
 
 Training reads rows in any order many times over, which no file system far away is for. So a part is fetched once a
 machine, into memory-mapped columns under ``$H3LAB_HOME/cache``, which all processes there share; its hash is checked on
@@ -13,27 +13,30 @@ the way. Files are only added and, once no manifest names them, removed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
-from h3lab import home
+from h3lab import home, servers
 from h3lab.batch import Batch
-from h3lab.errors import DamagedData, DataError, H3labError, StorageError, redacted
+from h3lab.errors import DamagedData, DataError, FeedNotFound, H3labError, StorageError, redacted
 from h3lab.feeds import rows
 from h3lab.feeds.rows import Rows, Runs
 from h3lab.serial import codec
+from h3lab.servers import patiently
 from h3lab.stores import tables
-from h3lab.stores.columns import FORMAT, KEPT, Columns, Parts
-from h3lab.urls import reached
+from h3lab.stores.cache import make_room
+from h3lab.stores.columns import FORMAT, KEPT, Columns
+from h3lab.stores.parts import Parts
+from h3lab.urls import reached, server
 
-#: What the cache of a machine holds at most, in bytes, unless ``$H3LAB_CACHE_BYTES`` says otherwise.
-CACHE_BYTES = 50e9
+Answer = TypeVar("Answer")
+
 #: How long another process that fetches the same part is waited for.
 FETCH_SECONDS = 600.0
 
@@ -57,20 +60,29 @@ class Parquet:
 
     def write(self, name: str, batch: Batch) -> dict[str, Any]:
         """Write one part; returns its entry for the manifest. Equal rows give equal hashes and names."""
-        import pyarrow.parquet as pq
-
         for column, array in rows.columns(batch).items():
             if array.dtype.hasobject:
                 raise DataError(f"{name}.{column} has Python objects ({array.dtype}); prepared rows are numbers.")
         size = sum(rows.bytes_of(array) for array in rows.columns(batch).values())
-        identity = rows.identity(batch)
-        file = f"{name}.{identity[:16]}.parquet"
-        with self._writing(size):
-            self._system.makedirs(self._path("parts"), exist_ok=True)
-            with self._system.open(self._path("parts", file), "wb") as opened:
-                pq.write_table(tables.table_of(batch), opened, compression="zstd")
-            stored = int(self._system.info(self._path("parts", file))["size"])
-        return {"name": name, "rows": len(batch), "size": size, "hash": identity, "file": file, "stored": stored}
+        data = tables.packed(batch)
+        file = f"{name}.{hashlib.blake2b(data, digest_size=8).hexdigest()}.parquet"
+        self._asked("be written", lambda: self._put_part(file, data), len(data))
+        entry = {"name": name, "rows": len(batch), "size": size, "hash": rows.identity(batch)}
+        return {**entry, "file": file, "stored": len(data)}
+
+    def _put_part(self, file: str, data: bytes) -> None:
+        system = self._system
+        system.invalidate_cache()
+        try:
+            there = int(system.info(self._path("parts", file))["size"])
+        except FileNotFoundError:
+            there = -1
+        if there == len(data):  # who reads the current feed may be reading it
+            return
+        if there >= 0:
+            system.rm_file(self._path("parts", file))
+        system.makedirs(self._path("parts"), exist_ok=True)
+        self._put(data, "parts", file)
 
     def commit(self, manifest: Mapping[str, Any], pipeline_document: Any = None) -> int:
         """Make ``manifest`` (JSON-able, with ``parts``, the entries of :meth:`write`, in order) the current one, and
@@ -82,36 +94,38 @@ class Parquet:
         number = max([*self._numbers(), *self._numbers("pipeline-")], default=0) + 1
         full: dict[str, Any] = {"format": FORMAT, "number": number, **manifest}
         data = json.dumps(full, indent=1, allow_nan=False).encode() + b"\n"
-        with self._writing(len(data)):
-            self._system.makedirs(self._path(), exist_ok=True)
-            if pipeline_document is not None:
-                self._put(f"pipeline-{number}.h3lab", codec.pack(pipeline_document))
-            self._put(f"manifest-{number:06d}.json", data)
+        self._asked("be written", lambda: self._system.makedirs(self._path(), exist_ok=True))
+        if pipeline_document is not None:
+            packed = codec.pack(pipeline_document)
+            self._asked("be written", lambda: self._put(packed, f"pipeline-{number}.h3lab"), len(packed))
+        self._asked("be written", lambda: self._put(data, f"manifest-{number:06d}.json"), len(data))
         return number
 
-    def _put(self, name: str, data: bytes) -> None:
+    def _put(self, data: bytes, *names: str) -> None:
         """A file that is there whole or not at all: an object is; elsewhere a draft is renamed."""
-        system, final = self._system, self._path(name)
-        if "s3" in system.protocol or "gs" in system.protocol or "abfs" in system.protocol:
+        system, final = self._system, self._path(*names)
+        if {"s3", "gs", "abfs"} & set(system.protocol):
             system.pipe_file(final, data)
             return
-        draft = self._path(f".draft.{os.getpid()}.{name}")
+        draft = self._path(*names[:-1], f".draft.{secrets.token_hex(8)}.{names[-1]}")
         system.pipe_file(draft, data)
         system.mv(draft, final)
-        if not system.exists(final):
-            raise OSError(f"{name} could not be renamed into place")
+        # WebHDFS refuses a rename onto a file, in silence; whoever was faster, or asked twice, has put the same bytes.
+        if int(system.info(final)["size"]) != len(data):
+            raise OSError(f"{names[-1]} could not be renamed into place")
 
     def _listing(self, *names: str) -> dict[str, int]:
         """Name → bytes of the files of a folder; none where it is not there."""
+        found = self._asked("be reached", lambda: self._listed(*names))
+        return {str(one["name"]).rstrip("/").rpartition("/")[2]: int(one["size"] or 0) for one in found}
+
+    def _listed(self, *names: str) -> list[dict[str, Any]]:
         system = self._system
         system.invalidate_cache()  # another process may have written
         try:
-            found = system.ls(self._path(*names), detail=True)
+            return list(system.ls(self._path(*names), detail=True))
         except FileNotFoundError:
-            return {}
-        except Exception as error:  # each file system raises what its library does: botocore, requests, ...
-            raise self._refused(error) from error
-        return {str(one["name"]).rstrip("/").rpartition("/")[2]: int(one["size"] or 0) for one in found}
+            return []
 
     def _numbers(self, beginning: str = "manifest-") -> list[int]:
         names = [name for name in self._listing() if name.startswith(beginning)]
@@ -121,7 +135,7 @@ class Parquet:
         """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer."""
         numbers = self._numbers()
         if not numbers:
-            raise StorageError(f"no feed is stored at {self.place}. Make one with lab.prepare(pipeline, rows, to=...).")
+            raise FeedNotFound(f"no feed is stored at {self.place}. Make one with lab.prepare(pipeline, rows, to=...).")
         chosen = numbers[-1] if number is None else number
         name = f"manifest-{chosen:06d}.json"
         if chosen not in numbers:
@@ -134,7 +148,7 @@ class Parquet:
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedData(f"{self.place}/{name} cannot be read; prepare the feed again.") from error
         if layout > FORMAT:
-            raise StorageError(f"{self.place}/{name} has layout {layout}; this h3lab reads up to {FORMAT}. Update it.")
+            raise FeedNotFound(f"{self.place}/{name} has layout {layout}; this h3lab reads up to {FORMAT}. Update it.")
         return found
 
     def pipeline(self, manifest: Mapping[str, Any]) -> Any:
@@ -148,12 +162,13 @@ class Parquet:
             raise DamagedData(f"{self.place}/{name}: {error}") from error
 
     def _bytes(self, *names: str) -> bytes:
-        try:
-            return bytes(self._system.cat_file(self._path(*names)))
-        except FileNotFoundError as error:
-            raise DamagedData(f"{'/'.join([self.place, *names])} is missing; prepare the feed again.") from error
-        except Exception as error:
-            raise self._refused(error) from error
+        def get() -> bytes:
+            try:
+                return bytes(self._system.cat_file(self._path(*names)))
+            except FileNotFoundError as error:
+                raise DamagedData(f"{'/'.join([self.place, *names])} is missing; prepare the feed again.") from error
+
+        return self._asked("be reached", get)
 
     def rows(self, manifest: Mapping[str, Any]) -> Rows:
         """All parts of a manifest; each is fetched when a row of it is first asked for on this machine."""
@@ -199,6 +214,11 @@ class Parquet:
             raise DamagedData(f"{where} is damaged: its rows are not those that were written. Prepare again.")
         return batch
 
+    def kept(self, entries: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Whether each of these parts is there, with the size that was written."""
+        there = self._listing("parts") if entries else {}
+        return [there.get(entry["file"]) == entry["stored"] for entry in entries]
+
     def _look(self, entry: Mapping[str, Any], there: Mapping[str, int]) -> None:
         found = there.get(entry.get("file", ""))
         where = f"{self.place}/parts/{entry.get('file')}"
@@ -221,23 +241,25 @@ class Parquet:
             *((self._path("parts", n), s) for n, s in parts.items()),
         ]:
             freed += size
-            self._system.rm_file(path)
+            self._asked("be tidied", partial(self._remove, path))
         return freed
 
-    @contextmanager
-    def _writing(self, wanted: int) -> Iterator[None]:
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):  # asked twice
+            self._system.rm_file(path)
+
+    def _asked(self, what: str, ask: Callable[[], Answer], wanted: int = 0) -> Answer:
+        """What ``ask`` gives. A server that has gone is waited for; what its library raises comes as StorageError."""
         try:
-            yield
+            return patiently(ask, server(self.folder))
         except H3labError:
             raise
-        except Exception as error:
+        except Exception as error:  # each file system raises what its library does: botocore, requests, ...
+            wanting = f" ({wanted:,} bytes)" if wanted else ""
             raise StorageError(
-                f"{self.place} cannot be written ({wanted:,} bytes): {redacted(str(error))}. What was stored before is "
-                "still usable."
-            ) from error
-
-    def _refused(self, error: Exception) -> StorageError:
-        return StorageError(f"{self.place} cannot be reached: {redacted(str(error))}")
+                f"{self.place} cannot {what}{wanting} at {server(self.folder)}: {servers.said(error)}. "
+                f"{servers.advice(error)} What was stored before is still usable."
+            ) from servers.shown(error)
 
 
 def _number(name: str) -> int:
@@ -257,22 +279,3 @@ def _patient(entry: Mapping[str, Any]) -> Callable[[float], None]:
             raise StorageError(f"another process has been fetching part {entry['name']} for {seconds:.0f} s.")
 
     return waits
-
-
-def make_room(wanted: int, cache: Path) -> None:
-    """Remove the parts that were used the longest ago until ``wanted`` more bytes are within the limit. Who has mapped
-    one keeps it: a file without a name lives as long as its maps."""
-    try:
-        limit = float(os.environ.get("H3LAB_CACHE_BYTES", CACHE_BYTES))
-    except ValueError:
-        limit = CACHE_BYTES
-    held = []
-    for folder in cache.iterdir():
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        held.append((folder.stat().st_mtime, size, folder))
-    total = sum(size for _, size, _ in held)
-    for used, size, folder in sorted(held):
-        if total + wanted <= limit or time.time() - used < 60:
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        total -= size

@@ -1,6 +1,6 @@
 """What every store of prepared rows promises, as checks that its author can run.
 
-They know write, commit, manifest, pipeline, rows, read and collect_garbage; they do not know files.
+They know write, kept, commit, manifest, pipeline, rows, read and collect_garbage; they do not know files.
 """
 
 from __future__ import annotations
@@ -121,6 +121,18 @@ def check_missing_parts(factory: Factory, folder: Path) -> None:
     assert store.manifest()["number"] == number, "a manifest without its parts became the current one"
 
 
+def check_kept(factory: Factory, folder: Path) -> None:
+    """A part that was written is there before a manifest names it, and is garbage once one names others."""
+    store = factory(folder)
+    written = [store.write(f"{n:05d}", batch) for n, batch in enumerate(some_batches().values())]
+    assert factory(folder).kept(written) == [True] * len(written), "parts that were written are not there"
+    foreign = factory(folder / "other").write("00009", some_batches()["dense"].take(slice(0, 2)))
+    assert store.kept([written[0], foreign]) == [True, False] and store.kept([]) == []
+    store.commit({"parts": written[:1]})
+    store.collect_garbage()
+    assert store.kept(written[:2]) == [True, False], "what no manifest names is still there"
+
+
 STORE_CHECKS: tuple[Callable[[Factory, Path], None], ...] = (
     check_round_trip,
     check_order,
@@ -128,6 +140,7 @@ STORE_CHECKS: tuple[Callable[[Factory, Path], None], ...] = (
     check_hashes,
     check_documents,
     check_missing_parts,
+    check_kept,
 )
 
 
