@@ -8,15 +8,20 @@ import sys
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
+from cuts import CutSource
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import SGDClassifier
+from sklearn.preprocessing import StandardScaler
 from softmax_model import SoftmaxModel
 
 import h3lab as h3
 from h3lab.batch import free_memory
-from h3lab.errors import UsageError
+from h3lab.errors import DataError, UsageError
 from h3lab.feeds.feed import Feed
+from h3lab.preparing import streaming
+from h3lab.training import foresight
 
 torch = pytest.importorskip("torch")
 
@@ -147,6 +152,132 @@ def test_a_plan_agrees_with_what_is_measured(batch_size, moment):
     assert done.returncode == 0, done.stderr
     planned, measured = json.loads(done.stdout)
     assert planned > 20e6 and measured / 1.33 - 8e6 < planned < measured * 1.33 + 8e6, (planned, measured)
+
+
+# ---- Rows
+
+
+def table(rows: int = 3000) -> pd.DataFrame:
+    at = np.arange(rows)
+    return pd.DataFrame({f"c{n}": (at * (n + 1)) % 97 * 1.0 for n in range(8)} | {"y": at % 2})
+
+
+NUMBERS = h3.Pipeline(h3.Preprocessor("numbers", [f"c{n}" for n in range(8)], StandardScaler()), label="y")
+
+
+def linear(**settings) -> h3.Actor:
+    return h3.Actor("linear", SGDClassifier(), NUMBERS, **settings)
+
+
+class Bounded(CutSource):
+    """Gives no part after the first two."""
+
+    def read(self, part, columns=None):
+        assert part.start < 600, "a plan reads a sample"
+        return super().read(part, columns)
+
+
+@pytest.mark.parametrize("prepare", ["feed", "stream"])
+def test_rows_that_are_not_prepared_are_planned_from_a_sample(prepare, monkeypatch):
+    monkeypatch.setattr(foresight, "SAMPLE_ROWS", 500)
+    rows = table()
+    plan = linear(validation=0.2).plan(Bounded(rows, range(300, 3000, 300)), prepare=prepare)
+    monkeypatch.undo()
+    assert plan.rows == 2400 and "estimated from the first 500 rows" in plan.note and "about 2,400 rows" in repr(plan)
+    training = linear(validation=0.2).plan(rows, prepare=prepare)
+    for name in ("rows", "rows held out", "parameters", "batches"):
+        assert items(plan)[name].nbytes == pytest.approx(items(training)[name].nbytes, rel=0.05), name
+    each = 8 * 8 + 8 + 8
+    assert items(plan)["rows"].nbytes == 2400 * each and items(plan)["rows held out"].nbytes == 600 * each
+    assert items(plan)["a part"].when == ("always" if prepare == "stream" else "preparing")
+
+
+def test_a_stream_keeps_no_more_than_its_windows(monkeypatch):
+    each = 8 * 8 + 8 + 8
+    monkeypatch.setattr(streaming, "WINDOW_BYTES", 2 * 100 * each)
+    source = CutSource(table(), range(100, 3000, 100))
+    planned = items(linear().plan(source, prepare="stream"))["rows"]
+    assert planned.nbytes == 3 * 2 * 100 * each and "windows" in planned.note
+    assert items(linear().plan(streaming.stream(NUMBERS, source)))["rows"].nbytes == planned.nbytes
+    training = h3.train(linear(epochs=2), source, prepare="stream")
+    most = 0
+    for _ in training:
+        kept = training.feed._rows.parts._kept.values()
+        most = max(most, sum(batch.x.nbytes + batch.y.nbytes + batch.keys.nbytes for batch in kept))
+    assert most == planned.nbytes
+
+
+def test_rows_count_where_they_lie(tmp_path):
+    feed = feed_of(20_000)
+    held = items(actor := h3.Actor("a", SoftmaxModel()).plan(feed))["rows"]
+    assert held.nbytes == 20_000 * (20 * 4 + 8 + 8) and actor.free["memory"] > free_memory() - 1e9
+    stored = items(h3.Actor("a", SoftmaxModel()).plan(feed.store(tmp_path)))["rows"]
+    assert stored.nbytes == 0 and "1.9 MB in files, mapped" in stored.note
+    rest, aside = feed.split(0.2)
+    halves = items(h3.Actor("a", SoftmaxModel()).plan(rest, validation=aside))
+    assert halves["rows"].nbytes == held.nbytes and halves["rows held out"].nbytes == 0, "views of the same rows"
+
+
+def test_batches_are_no_more_than_the_rows():
+    plan = h3.Actor("a", SoftmaxModel()).plan(feed_of(100), memory_bytes=5e4)
+    assert items(plan)["batches"].nbytes == 100 * (20 * 4 + 8 + 8) and plan.fits
+
+
+def test_a_plan_checks_what_a_training_does():
+    with pytest.raises(UsageError, match="from all rows at once"):
+        h3.Actor("a", RandomForestClassifier(), NUMBERS).plan(table(), prepare="stream")
+    with pytest.raises(UsageError, match="shuffle='rows'"):
+        linear().plan(table(), prepare="stream", shuffle="rows")
+    with pytest.raises(DataError, match="no rows"):
+        linear().plan(table().iloc[:0])
+
+
+MEASURED_ROWS = """
+import gc, sys
+import h3lab as h3
+from sklearn.linear_model import SGDClassifier
+from sklearn.preprocessing import StandardScaler
+from h3lab.preparing.heap import WORTH_BYTES, give_back
+
+def status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+folder, way = sys.argv[1:]
+names = [f"c{n}" for n in range(40)]
+pipeline = h3.Pipeline(h3.Preprocessor("numbers", names, StandardScaler()), label="y")
+actor = h3.Actor("linear", SGDClassifier(), pipeline, epochs=1, batch_size=512)
+source = h3.read(folder + "/*.parquet")
+list(h3.train(actor, source.first(100).to_pandas(), prepare=way))
+gc.collect()
+give_back(WORTH_BYTES)
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+training = h3.train(actor, source, prepare=way)
+for _ in range(200):
+    next(training)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of a process is reset on Linux alone")
+@pytest.mark.parametrize("way", ["feed", "stream"])
+def test_a_plan_of_raw_rows_agrees_with_what_is_measured(way, tmp_path):
+    names, random = [f"c{n}" for n in range(40)], np.random.default_rng(0)
+    for n in range(5):
+        columns = {name: random.random(60_000) for name in names} | {"y": np.arange(60_000) % 2}
+        pd.DataFrame(columns).to_parquet(tmp_path / f"{n}.parquet")
+    pipeline = h3.Pipeline(h3.Preprocessor("numbers", names, StandardScaler()), label="y")
+    actor = h3.Actor("linear", SGDClassifier(), pipeline, batch_size=512)
+    planned = actor.plan(str(tmp_path / "*.parquet"), prepare=way).peak["memory"]
+    command = [sys.executable, "-W", "ignore", "-c", MEASURED_ROWS, str(tmp_path), way]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    measured = int(done.stdout)
+    assert measured / 1.33 - 8e6 < planned < measured * 1.33 + 8e6, (planned, measured)
+
+
+# ---- Growth
 
 
 @pytest.mark.parametrize("model", [SoftmaxModel(), h3.TorchModel(build)], ids=["python", "torch"])

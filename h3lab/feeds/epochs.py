@@ -47,12 +47,16 @@ def shares(order: np.ndarray, batch_size: int, rank: int, ranks: int) -> np.ndar
     return np.concatenate([order[:whole].reshape(-1, batch_size)[:, low:high].ravel(), rest[last]])
 
 
-def gathered_at_once(rows: Rows, size: int) -> int:
-    """How many batches of ``size`` rows are gathered at a time, so many of which lie in memory."""
-    row_bytes = max(1, rows.nbytes // max(1, len(rows)))
-    several = len(rows.parts) > 1
-    wanted = max(CHUNK_BYTES, min(ROWS_A_PART * len(rows.parts) * row_bytes * several, LARGEST_CHUNK_BYTES))
-    return max(1, wanted // (row_bytes * max(1, size)))
+def row_bytes(rows: Rows) -> int:
+    """Bytes of a row, at least one."""
+    return max(1, rows.nbytes // max(1, len(rows)))
+
+
+def gathered_at_once(each: float, parts: int, size: int) -> int:
+    """How many batches of ``size`` rows of ``each`` bytes are gathered at a time, so many of which lie in memory."""
+    several = parts > 1
+    wanted = max(CHUNK_BYTES, min(ROWS_A_PART * parts * each * several, LARGEST_CHUNK_BYTES))
+    return max(1, int(wanted // (each * max(1, size))))
 
 
 def shuffled(
@@ -75,7 +79,7 @@ def _gathered(
     rows: Rows, mine: np.ndarray, whole: int, batch_size: int, size: int, start: int, copy: bool, ahead: Ahead | None
 ) -> Iterator[Batch]:
     """Batches of ``size`` of a rank's rows; in all, ``whole`` rows come in batches of ``batch_size``."""
-    count, at_once = steps(whole, batch_size), gathered_at_once(rows, size)
+    count, at_once = steps(whole, batch_size), gathered_at_once(row_bytes(rows), len(rows.parts), size)
     if rows.window:  # no more than a window, so that rows of two of them are there at most
         at_once = max(1, min(at_once, rows.window * len(rows) // len(rows.parts) // batch_size))
     buffers: dict[str, np.ndarray] | None = None if copy else {}

@@ -136,18 +136,28 @@ def outlook(
     source = opened(pipeline, source, keys, on_missing, on_duplicate)
     pipeline = labelled(pipeline, label)
     whole("sample", sample, 2)
-    few = _first(source, sample)
+    few = first(source, sample)
     if not _rows_in(few):
         return _of_types(pipeline, source.schema)
+    return sampled(pipeline, source, few, sample, on_null_label)[1]
+
+
+def sampled(pipeline: Any, source: Source, few: Source, sample: int, on_null_label: str) -> tuple[Feed, Outlook]:
+    """(the feed of a sample ``few`` of a source's first ``sample`` rows, the outlook for all)."""
     feed = prepare(pipeline, few, on_null_label=on_null_label)
     half = None if pipeline.fitted else _half(pipeline, source, max(1, sample // 2), on_null_label)
-    found = joined_in(source)
-    known = [part.rows for part in (source if found is None else found.base).parts()]
+    known = [part.rows for part in base_of(source).parts()]
     rows = None if None in known else sum(n or 0 for n in known)
-    sampled = min(sample, rows or sample) if found is not None else len(few)
-    blocks = _blocks(feed, None if rows is not None and rows <= sampled else half)
-    told = _estimated(feed, half, blocks, rows, sampled, pipeline.fitted)
-    return Outlook(feed.spec, blocks, rows, sampled, feed.nbytes / len(feed), len(feed) / max(1, sampled), told)
+    seen = len(few) if joined_in(source) is None else min(sample, rows or sample)
+    blocks = _blocks(feed, None if rows is not None and rows <= seen else half)
+    told = _estimated(feed, half, blocks, rows, seen, pipeline.fitted)
+    return feed, Outlook(feed.spec, blocks, rows, seen, feed.nbytes / len(feed), len(feed) / max(1, seen), told)
+
+
+def base_of(source: Source) -> Source:
+    """The source that gives the rows, where others are joined to it."""
+    found = joined_in(source)
+    return source if found is None else found.base
 
 
 def _of_types(pipeline: Any, schema: Any) -> Outlook:
@@ -171,14 +181,13 @@ def _bytes(block: SpecBlock) -> float:
 
 
 def _rows_in(source: Source) -> int:
-    found = joined_in(source)
-    return int((source if found is None else found.base).first(1).num_rows)
+    return int(base_of(source).first(1).num_rows)
 
 
-def _first(source: Source, rows: int) -> Source:
+def first(source: Source, rows: int) -> Source:
+    """A source of the first rows, joined to what the others are."""
     found = joined_in(source)
-    read = worlds.load(worlds.READ)
-    sample: Source = read((source if found is None else found.base).first(rows))
+    sample: Source = worlds.load(worlds.READ)(base_of(source).first(rows))
     return sample if found is None else found.with_base(sample)
 
 
@@ -186,7 +195,7 @@ def _half(pipeline: Any, source: Source, rows: int, on_null_label: str) -> Feed 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the whole sample has said it
-            return prepare(pipeline, _first(source, rows), on_null_label=on_null_label)
+            return prepare(pipeline, first(source, rows), on_null_label=on_null_label)
     except H3labError:  # too few rows for some worker
         return None
 

@@ -104,8 +104,8 @@ class Stream(Feed):
         job = Job(pipeline, source, parts, state.schema, Path(), on_null_label == "drop", state.stages)
         rows_of = {number: rows for number, (rows, _) in enumerate(lengths) if rows}
         row_bytes = _row_bytes(job)
-        window = max(1, int(WINDOW_BYTES // (row_bytes * max(rows_of.values()))))
-        made = Parts(job, rows_of, KEPT_WINDOWS * window)
+        window = window_of(row_bytes * max(rows_of.values()))
+        made = Parts(job, rows_of, KEPT_WINDOWS * window, row_bytes)
         rows = Rows(made, list(rows_of.values()), int(row_bytes * counts["rows"]), made.one, window)
         rows.versioned = all(part.version for part in parts)
         found = [{"rows": rows, "dropped": left} for rows, left in lengths]
@@ -120,12 +120,25 @@ class Stream(Feed):
         return Stream, self._made
 
 
+def window_of(part_bytes: float) -> int:
+    """Parts of a window, where the largest has so many bytes when it is prepared."""
+    return max(1, int(WINDOW_BYTES // part_bytes))
+
+
+def kept_bytes(part_bytes: Sequence[float]) -> float:
+    """Bytes of the prepared parts that are kept at most, by those of each part."""
+    largest = sorted(part_bytes, reverse=True)
+    return sum(largest[: KEPT_WINDOWS * window_of(max(1.0, *largest))])
+
+
 class Parts(Sequence[Batch]):
     """The parts of a source that have rows, each prepared when it is asked for; the last ``kept`` stay.
 
-    ``rows_of``: number in the source → rows. DataError where a part has other rows than it had."""
+    ``rows_of``: number in the source → rows, of ``row_bytes`` each. DataError where a part has other rows than it had.
+    """
 
-    def __init__(self, job: Job, rows_of: dict[int, int], kept: int) -> None:
+    def __init__(self, job: Job, rows_of: dict[int, int], kept: int, row_bytes: float) -> None:
+        self.row_bytes = row_bytes
         self._job, self._numbers, self._rows_of, self._most = job, list(rows_of), rows_of, kept
         self._kept: OrderedDict[int, Batch] = OrderedDict()
         self._lock = Lock()
@@ -146,6 +159,11 @@ class Parts(Sequence[Batch]):
             found = write((Shared((self._job, Reuse()), Path()), number))
             self._check(number, found["rows"])
             return self._kept.setdefault(number, found["batch"])
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes that are kept at most, by those of a row."""
+        return kept_bytes([self.row_bytes * rows for rows in self._rows_of.values()])
 
     def one(self, at: int, name: str) -> Column | None:
         """A single array of a part; label, weight and keys without the features."""

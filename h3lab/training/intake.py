@@ -76,7 +76,7 @@ def feeds(actor: Any, data: Any, options: Options, chosen: Mapping[str, Any] | N
     check_raw(actor, data, chosen)
     pipeline = pipeline_of(actor)
     validation = options.validation
-    fraction = _fraction(validation)
+    fraction = fraction_of(validation)
     if isinstance(data, tuple) and any(isinstance(each, Feed) for each in data[:1]):
         raise UsageError("a Feed came with y beside it, and has its own labels and weights: actor.fit(feed).")
     if isinstance(data, Feed):
@@ -152,7 +152,8 @@ def apply(pipeline: Any, data: Any, chosen: Mapping[str, Any] | None = None) -> 
     return feed
 
 
-def _fraction(validation: Any) -> float | None:
+def fraction_of(validation: Any) -> float | None:
+    """What share of the rows is to be held out, where it is a share. UsageError for one that is none."""
     if isinstance(validation, (bool, str)) or not isinstance(validation, (int, float, np.floating)):
         return None
     if not 0 < validation < 1:

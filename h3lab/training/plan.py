@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -20,19 +20,20 @@ from h3lab.feeds import epochs
 from h3lab.feeds.feed import Feed
 from h3lab.feeds.report import size
 from h3lab.pictures import card, table_html
+from h3lab.training.foresight import KEPT, Foresight, Held, foresee
 from h3lab.training.loop import Training, train
+from h3lab.training.validation import ROWS_AT_A_TIME
 
 #: Rows of the two trials; what grows with the rows is the difference.
 FEW, MORE = 16, 64
-#: Rows that a model answers at a time when it is validated.
-ANSWERED = 4096
+_MOMENTS = ("preparing", "step", "validation", "snapshot")
 
 
 @dataclass(frozen=True)
 class Item:
-    """Bytes of one thing. ``when``: ``"always"``, or the time at which it is there beside those: ``"step"``,
-    ``"validation"``, ``"snapshot"``. ``a_row``: bytes of them that each row of a batch costs. ``place``: ``"memory"``,
-    or a device."""
+    """Bytes of one thing. ``when``: ``"always"``, or the time at which it is there beside those: ``"preparing"``,
+    ``"step"``, ``"validation"``, ``"snapshot"``. ``a_row``: bytes of them that each row of a batch costs. ``place``:
+    ``"memory"``, or a device."""
 
     name: str
     nbytes: int
@@ -75,7 +76,7 @@ class Plan:
         """The largest batch, over all ranks, that fits."""
         found = float(self.rows)
         for place, free in self.free.items():
-            for moment in ("step", "validation", "snapshot"):
+            for moment in _MOMENTS:
                 there = [i for i in self.items if i.place == place and i.when in ("always", moment)]
                 a_row = sum(item.a_row for item in there)
                 fixed = sum(item.nbytes - item.a_row * self.batch_size for item in there)
@@ -102,7 +103,7 @@ class Plan:
     def _at(self, place: str) -> list[Item]:
         """What lives at the moment when most does."""
         here = [item for item in self.items if item.place == place]
-        moments = [[i for i in here if i.when in ("always", when)] for when in ("step", "validation", "snapshot")]
+        moments = [[i for i in here if i.when in ("always", when)] for when in _MOMENTS]
         return max(moments, key=lambda items: sum(item.nbytes for item in items))
 
     def __repr__(self) -> str:
@@ -137,14 +138,19 @@ _HEADS = ["what", "bytes", "when", "where", ""]
 @guided
 def plan(actor: Any, data: Any, *, memory_bytes: float | None = None, ranks: int = 1, **settings: Any) -> Plan:
     """What memory ``train(actor, data, **settings)`` will need: checks the same, builds the model, and makes two steps
-    of a few rows with it. ``memory_bytes``: what may be used, where that is not all that is free. ``ranks``: of which
-    each has its share of a batch. UsageError where even the model would not fit, before it is built."""
-    training = train(actor, data, ranks=ranks, **settings)
+    of a few rows with it. Of rows that are not prepared yet the first 20,000 are, and stand for all.
+    ``memory_bytes``: what may be used, where that is not all that is free (and what rows take that are in memory
+    already). ``ranks``: of which each has its share of a batch. UsageError where even the model would not fit, before
+    it is built."""
+    seen = foresee(actor, data, settings)
+    training = train(actor, seen.data, ranks=ranks, **seen.settings)
     model, feed = training.model, training.feed
+    rows, aside = _rows_of(training, seen)
     backend = worlds.MEMORY.get(worlds.backend_of(model) or "")
     tried: Any = worlds.load(backend) if backend else Python
     place, free = tried.place(model)
-    limits = {"memory": free_memory() if memory_bytes is None else float(memory_bytes)}
+    there = rows.there + (0.0 if aside is None else aside.there)  # which is not free, and of the training's
+    limits = {"memory": free_memory() + there if memory_bytes is None else float(memory_bytes)}
     limits |= {} if free is None else {place: free}
     least = tried.ahead(model, feed.spec)
     if least is not None and 2 * least > limits[place]:
@@ -152,20 +158,49 @@ def plan(actor: Any, data: Any, *, memory_bytes: float | None = None, ranks: int
             f"the parameters of this model have {size(least)}, and gradients have as much; {size(limits[place])} are "
             f"free in {place}. Take a smaller model, or another machine."
         )
-    batch_size = min(training.options.batch_size, len(feed)) if model.capabilities.learns == "batches" else 0
-    share = -(-batch_size // ranks) or len(feed)
+    batch_size = min(training.options.batch_size, rows.rows) if model.capabilities.learns == "batches" else 0
+    share = -(-batch_size // ranks) or rows.rows
     model.build(feed.spec, training.options.seed)
     items, note = _of_trial(training, tried, place, share / batch_size if batch_size else 0.0, share)
-    return Plan(f"{training.actor.name!r} on {len(feed):,} rows", batch_size, len(feed), items, limits, note)
+    items += _of_rows(rows, aside, seen.part, share, share / batch_size if batch_size else 0.0)
+    if aside is not None:
+        answered = _answers(model, tried, feed) * min(aside.rows, ROWS_AT_A_TIME)
+        items.append(Item("answers", int(answered + 4 * feed.spec.outputs * aside.rows), "validation", place=place))
+    title = f"{training.actor.name!r} on {'about ' * bool(seen.estimated)}{rows.rows:,} rows"
+    return Plan(title, batch_size, rows.rows, items, limits, "; ".join(filter(None, [note, *seen.estimated])))
+
+
+def _rows_of(training: Training, seen: Foresight) -> tuple[Held, Held | None]:
+    """(rows to learn from, rows to validate on or None); two views of one feed hold its rows once."""
+    feed, held_out = training.feed, training._held_out
+    rows = seen.train or Held.of(feed)
+    if held_out is None or seen.held_out is not None:
+        return rows, seen.held_out
+    aside = Held.of(held_out)
+    return rows, replace(aside, nbytes=0.0, there=0.0) if held_out._whole is feed._whole else aside
+
+
+def _of_rows(rows: Held, aside: Held | None, raw: float, share: int, part: float) -> list[Item]:
+    """What rows take: those held in memory, and those on their way to the model. ``share``: rows of a batch in this
+    process; ``part``: of each row of the whole batch; ``raw``: bytes of a part while it is prepared."""
+    at_once = epochs.gathered_at_once(rows.each, rows.parts, share) if part else 1
+    gathered, all_rows = rows.each * share * at_once, rows.each * rows.rows
+    grows = rows.each * part if rows.each * share * 2 > epochs.CHUNK_BYTES else 0.0
+    items = [Item("rows", int(rows.nbytes), note=rows.note)]
+    if aside is not None:
+        items.append(Item("rows held out", int(aside.nbytes), note=aside.note))
+    if raw:
+        when = "always" if rows.note == KEPT else "preparing"
+        items.append(Item("a part", int(raw), when, note="while it is prepared"))
+    items.append(Item("batches", int(min(gathered, all_rows)), "always", grows, note="rows gathered at a time"))
+    return [*items, Item("order", 16 * rows.rows, note="of the rows of an epoch")]
 
 
 def _of_trial(training: Training, tried: Any, place: str, part: float, share: int) -> tuple[list[Item], str]:
-    """The items, by place. ``share``: rows of a batch in this process; ``part``: of each row of the whole batch."""
-    model, feed, options = training.model, training.feed, training.options
+    """What the model takes, by place. ``share``: rows of a batch in this process; ``part``: of each row of the whole
+    batch."""
+    model, options = training.model, training.options
     step, fixed, note = _steps(training, tried)
-    outputs = feed.spec.outputs
-    row_bytes = feed.nbytes / max(1, len(feed))
-    buffered = row_bytes * share * (epochs.gathered_at_once(feed._rows, share) if part else 1)
     known = tried.of_model(model)
     items = [Item(name, known[name], "step" if name == "gradients" else "always", place=place) for name in known]
     taken = int(fixed + step * share)
@@ -173,17 +208,10 @@ def _of_trial(training: Training, tried: Any, place: str, part: float, share: in
     items.append(Item(name, taken, "step", step * part, place, "not known" if note else f"from {FEW} and {MORE} rows"))
     if not part:
         note = note or f"what was learned was counted after {MORE} rows, and grows with them in some models"
-    grows = row_bytes * part if row_bytes * share * 2 > epochs.CHUNK_BYTES else 0.0
-    items.append(Item("batches", int(buffered), "always", grows, note="rows gathered at a time"))
-    items.append(Item("order", 16 * len(feed), note="of the rows of an epoch"))
     state = sum(known.values()) - known.get("gradients", 0)
     items.append(Item("snapshot", 2 * state, "snapshot", note="copied, and as one piece of bytes"))
     if options.patience is not None:
         items.append(Item("best epoch", known.get("parameters", 0), note="kept by patience"))
-    if training._held_out is not None:
-        count = len(training._held_out)
-        answered = _answers(model, tried, feed) * min(count, ANSWERED)
-        items.append(Item("answers", int(answered + 4 * outputs * count), "validation", place=place))
     return items, note
 
 
