@@ -30,6 +30,7 @@ class Keyed(Source):
         if not self.key or not all(isinstance(name, str) for name in self.key):
             raise UsageError(f"key={key!r} came; expected a column or columns, for example key='id'.")
         base.check(self.key)
+        self.bounded, self.replayable, self.ordered = base.bounded, base.replayable, base.ordered
 
     @property
     def schema(self) -> pa.Schema:

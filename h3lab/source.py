@@ -52,7 +52,8 @@ class Part:
 class Source(ABC):
     """Rows in parts. Sources are small, immutable and picklable: they name data and hold no connection."""
 
-    #: Whether the rows end, can be read again in the same order, and have an order of their own.
+    #: Whether the rows end; are the same when they are read again; and then come in the same order. What is not so
+    #: is told by ``notes``, and a source around another one promises what that does.
     bounded: bool = True
     replayable: bool = True
     ordered: bool = True
@@ -118,7 +119,10 @@ class Source(ABC):
     def notes(self) -> list[str]:
         """What is unusual about this, in a few words each; shown beside the title."""
         base = getattr(self, "base", None)
-        return base.notes if isinstance(base, Source) else []
+        if isinstance(base, Source):
+            return base.notes
+        told = {"without an end": self.bounded, "read once": self.replayable, "in no order": self.ordered}
+        return [words for words, usual in told.items() if not usual]
 
     def size(self) -> str:
         """How much this is, where it is known without reading rows; shown beside the title."""

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.keys import Keyed, keys_of
+from h3lab.pipeline import Pipeline, Preprocessor
+from h3lab.preparing.prepare import prepare
 from h3lab.serial import signed
 from h3lab.source import Part, Source, fraction, mix, row_keys
 from h3lab.sources import read
@@ -328,3 +330,63 @@ def test_keys_of_several_columns_need_them_all():
     part = one.parts()[0]
     assert len(set(one.keys(part, one.read(part)).tolist())) == 30
     assert len(set(two.keys(part, two.read(part)).tolist())) == 3
+
+
+class Shuffled(Pieces):
+    """Gives the rows of a part in another order each time."""
+
+    def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        found = super().read(part, columns)
+        order = np.roll(np.arange(len(found)), self.reads)
+        return found.take(pa.array(order)) if found.num_columns else found
+
+
+class Changing(Pieces):
+    """Gives other rows each time."""
+
+    def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        found = super().read(part, None)
+        return found.set_column(0, "id", pa.array(np.arange(len(found)) + self.reads)).select(self.check(columns))
+
+
+class Growing(Pieces):
+    """Has one more part each time it is read."""
+
+    def parts(self) -> list[Part]:
+        self.cuts = list(range(self.reads))
+        return super().parts()
+
+
+class Endless(Pieces):
+    """Gives its parts one after another."""
+
+    def parts(self) -> Any:
+        return iter(super().parts())
+
+
+@pytest.mark.parametrize(
+    ("broken", "promise", "why"),
+    [
+        (Shuffled, "ordered", "another order: the source is not ordered"),
+        (Changing, "replayable", "other rows: the source is not replayable"),
+        (Growing, "bounded", "more parts after it was read to its end"),
+        (Endless, "bounded", r"parts\(\) gives a list_iterator, which may have no end"),
+    ],
+)
+def test_a_promise_that_is_broken_is_told_and_one_that_is_not_made_is_shown(broken, promise, why):
+    with pytest.raises(AssertionError, match=why):
+        check_source(broken(table(40), [10]))
+    source = broken(table(40), [10])
+    setattr(source, promise, False)
+    notes = {"ordered": "in no order", "replayable": "read once", "bounded": "without an end"}
+    assert source.notes == [notes[promise]] and f"\n{notes[promise]}\n" in repr(source)
+    for around in (Keyed(source, "name"), Keyed(Keyed(source, "name"), "id")):
+        assert not getattr(around, promise) and around.notes == source.notes
+    check_source(source)
+    with pytest.raises(UsageError, match=rf"comes {notes[promise]}; preparing reads all rows several times"):
+        prepare(Pipeline(Preprocessor("n", ["id"])), source)
+
+
+def test_what_is_read_once_says_so():
+    assert "read once, and kept on disk" in repr(read({"a": n} for n in range(3)))
+    assert read(pa.table({"a": [1]})).notes == []

@@ -47,6 +47,9 @@ class Joined(Source):
         for name in keys:
             if name not in others:
                 raise UnknownName("source to look up", name, others, "keys")
+        self.bounded = all(source.bounded for source in self.sources.values())
+        self.replayable = all(source.replayable for source in self.sources.values())
+        self.ordered = self.base.ordered
         self._lookups = dict(lookups or {})
         self._matches: Sequence[Mapping[str, Any]] | None = None
 

@@ -199,8 +199,11 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
     """UnknownName for columns that the source does not have; a fitted pipeline needs no label and no weight."""
     if on_null_label not in ("error", "drop"):
         raise UnknownName("on_null_label", on_null_label, ["error", "drop"])
-    if not source.bounded or not source.replayable:
-        raise UsageError(f"{source.title} has no end, or cannot be read twice. Land a piece of it as files first.")
+    if not (source.bounded and source.replayable and source.ordered):
+        raise UsageError(
+            f"{source.title} comes {', '.join(source.notes)}; preparing reads all rows several times, and what it "
+            "finds belongs to them by their order. Land a piece of it as files first."
+        )
     check_blocks(pipeline, source)
     check_names(pipeline, source.schema.names, source.missing)
 

@@ -88,6 +88,10 @@ class Examples(Source):
     def title(self) -> str:
         return f"a torch {type(self.dataset).__name__}"
 
+    @property
+    def notes(self) -> list[str]:
+        return ["read once, and kept in memory"] if self._streams else []
+
     def _some(self, start: int, stop: int) -> dict[str, np.ndarray]:
         if self._streams:
             return {name: array[start:stop] for name, array in self._streamed().items()}

@@ -62,6 +62,10 @@ class Iterated(Source):
     def title(self) -> str:
         return self.what
 
+    @property
+    def notes(self) -> list[str]:
+        return ["read once, and kept on disk until this process ends"]
+
     def _landed(self) -> Iterated:
         if self._folder is None:
             stack = ExitStack()
