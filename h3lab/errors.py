@@ -122,6 +122,20 @@ class DataError(H3labError, ValueError):
     """Rows, columns, labels or files are not what the pipeline or model needs."""
 
 
+class UnseenValue(DataError):
+    """A category that its encoder was not fitted on; ``row`` is the first one that has it, counted from 0 in the part
+    or the rows that were given."""
+
+    def __init__(self, said: str, row: int, hint: str, context: str = "", of: str = "these rows") -> None:
+        super().__init__(f"{context}{said}; first in row {row} of {of}. {hint}")
+        self.row, self._said = row, (said, row, hint, context, of)
+
+    def placed(self, context: str | None = None, of: str | None = None) -> UnseenValue:
+        """The same, said of a block and worker, or of a part."""
+        said, row, hint, *before = self._said
+        return UnseenValue(said, row, hint, before[0] if context is None else context, before[1] if of is None else of)
+
+
 class DamagedData(DataError):
     """A stored part cannot be read, or its size or hash is not what its manifest says."""
 

@@ -56,13 +56,23 @@ def missing(error: ModuleNotFoundError, user: str) -> MissingExtra | None:
     return MissingExtra(f"{library!r} is not installed, and {user} needs it. Install it with: {line}")
 
 
-def plugged(group: str) -> Iterator[Any]:
-    """What third parties registered under ``h3lab.<group>``; one that fails to load only warns."""
+def plugs(group: str) -> Iterator[tuple[str, Any]]:
+    """What third parties registered under ``h3lab.<group>``, each with where from, for messages; one that fails to
+    load only warns."""
     for point in entry_points(group=f"h3lab.{group}"):
+        package = "" if point.dist is None else f" of the package {point.dist.name!r}"
+        where = f"entry point {point.name!r} ({point.value}) of h3lab.{group}{package}"
         try:
-            yield point.load()
+            found = point.load()
         except Exception as error:
-            warnings.warn(f"plug-in {point.value!r} of h3lab.{group} did not load: {error}", stacklevel=2)
+            warnings.warn(f"{where} did not load: {type(error).__name__}: {error}", stacklevel=2)
+        else:
+            yield where, found
+
+
+def plugged(group: str) -> Iterator[Any]:
+    """The same without where from."""
+    return (found for _, found in plugs(group))
 
 
 #: Module of a model's class or a base of it → (the class that wraps it, the extra it needs).

@@ -12,7 +12,8 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +120,19 @@ def _own(module: ModuleType) -> bool:
     """Whether a module is neither installed, nor Python's, nor ours, nor the notebook's own (cloudpickle's affair)."""
     file = getattr(module, "__file__", None)
     name = getattr(module, "__name__", "__main__")
-    if not file or name in ("__main__", "__mp_main__") or name.partition(".")[0] == "h3lab":
+    if not file or name in ("__main__", "__mp_main__") or name.partition(".")[0] in _registered(tuple(sys.path)):
         return False
     # Of the names of thousands of modules, so as text: resolving each path would take a second.
     return not os.path.abspath(file).startswith(_installed())
+
+
+@lru_cache(maxsize=1)
+def _registered(path: tuple[str, ...]) -> set[str]:
+    """Packages, ours too, that registered something for h3lab. They are installed in a folder of their own (``pip
+    install -e``): sent by value, their classes would not be those that the engine's entry points name."""
+    found = entry_points()
+    points = [point for group in found.groups if group.startswith("h3lab.") for point in found.select(group=group)]
+    return {"h3lab", *(point.module.partition(".")[0] for point in points)}
 
 
 @cache

@@ -8,6 +8,7 @@ import time
 import traceback
 from pathlib import Path
 
+from h3lab import worlds
 from h3lab.cluster.jobs import POLL_SECONDS, Job
 from h3lab.errors import H3labError
 from h3lab.serial import signed
@@ -48,6 +49,8 @@ def _work(job: Job, task: int, function: object, argument: object, name: str, ag
     try:
         value = function(argument)  # type: ignore[operator]
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError):
+            error = worlds.missing(error, f"the work on {os.environ['H3LAB_SLOT']}") or error
         said = error if isinstance(error, H3labError) else f"{type(error).__name__}: {error}"
         _keep(job, job.place("errors", task, again), (said, traceback.format_exc(), f"{name.rpartition('-')[0]}"))
     else:

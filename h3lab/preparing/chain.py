@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from h3lab import worlds
-from h3lab.errors import DataError, H3labError
+from h3lab.errors import DataError, H3labError, UnseenValue
 from h3lab.preparing.cells import Cells, native
 from h3lab.spec import Block
 
@@ -103,6 +103,8 @@ class naming:
         if not isinstance(error, Exception):
             return
         context = f"{self.where}, worker {name_of(self.worker)}"
+        if isinstance(error, UnseenValue):
+            raise error.placed(context=f"{context}: ") from error.__cause__
         if isinstance(error, H3labError):
             raise DataError(f"{context}: {error}") from error
         given = ""

@@ -140,4 +140,4 @@ def runs(counts: dict[int, int], least: int) -> list[list[int]]:
 
 
 def _family(worker: Any) -> Any:
-    return worlds.load("h3lab.workers:mergeable")(worker)
+    return worlds.load("h3lab.workers:family")(worker)

@@ -85,7 +85,7 @@ class Growing:
         found: dict[str, Any] = {"block": self.block.name, "place": place, "worker": chain.name_of(clones[0])}
         found |= {"how": how, "clones": len(clones), "columns": self.block.names if place == 0 else []}
         if how == "merged":
-            found["bound"] = worlds.load("h3lab.workers:mergeable")(clones[0]).bound
+            found["bound"] = str(worlds.load("h3lab.workers:family")(clones[0]).bound(clones[0]))
         if sees_labels(clones[0]):
             found["labels"] = True
         states = {k: v for k, v in clones[0].get_params(deep=True).items() if k.endswith("random_state")}

@@ -2,13 +2,16 @@
 ``fit`` on all rows would have.
 
 Families of scikit-learn's workers implement it in ``workers/``; third parties join through the entry point group
-``h3lab.workers`` with an object of this protocol that also has ``wraps``, the classes it is for.
+``h3lab.workers`` with an object of this protocol that also has ``wraps``, the class that it is for, or a tuple of them.
+``h3lab.testing.check_worker`` is the conformance suite of whatever is written to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+from h3lab.preparing.bound import Bound
 
 
 class Mergeable(Protocol):
@@ -18,13 +21,15 @@ class Mergeable(Protocol):
     output). A state is a tree that ``h3lab.serial.codec`` packs: dicts, lists, arrays, numbers and text.
     """
 
-    #: What is promised against scikit-learn's fit on all rows, in words, such as ``"identical"``.
-    bound: str
     #: The class of digests that are no input by themselves: ``x.arrays()`` names its arrays, ``kept.of(arrays)`` makes
     #: it again; None where there is no such class.
     kept: Any
     #: Whether :meth:`partial` is given the labels too, as a third argument: a Series, or None where there are none.
     labelled: bool
+
+    def bound(self, worker: Any) -> Bound:
+        """What is promised against the worker's own fit on all rows."""
+        ...
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Whether a worker of these parameters, given inputs such as the rows ``x`` (a few of the first), can be
@@ -41,8 +46,8 @@ class Mergeable(Protocol):
         ...
 
     def merge(self, states: Sequence[Any]) -> Any:
-        """The state of all parts, in part order; it may be merged again with those that follow. The same states in the
-        same order give the same bits."""
+        """The state of all parts, in part order. States are folded: what the first of them merge to may stand in their
+        place, and the merge with those that follow has the same bits. At least one state comes."""
         ...
 
     def finish(self, worker: Any, state: Any, x: Any) -> None:
@@ -58,9 +63,12 @@ class Mergeable(Protocol):
 class Plain:
     """The parts of a Mergeable that most families share: no digest, the worker's own transform."""
 
-    bound = "identical"
     kept: Any = None
     labelled = False
+
+    def bound(self, worker: Any) -> Bound:
+        """The same bits."""
+        return Bound()
 
     def takes(self, worker: Any, x: Any) -> bool:
         """See :class:`Mergeable`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from h3lab import worlds
+from h3lab.errors import UnseenValue
 from h3lab.feeds import manifest
 from h3lab.preparing import chain
 from h3lab.preparing.cells import Cells, check_columns, native
@@ -122,6 +123,7 @@ def labelled_rows(job: Job, table: pa.Table) -> tuple[pa.Table, np.ndarray | Non
 def climb(job: Job, block: Any, table: pa.Table, number: int) -> tuple[int, list[Any]]:
     """A block after all workers that are fitted: the stage it has come to, and what each of its workers is given."""
     where, stages = f"block {block.name!r}", job.stages[block.name]
+    part = job.parts[number]
     at, given = 0, []
     if job.has(block.name, number):
         at, count, digest = job.saved[block.name]
@@ -130,12 +132,15 @@ def climb(job: Job, block: Any, table: pa.Table, number: int) -> tuple[int, list
         import pyarrow as pa
 
         schema = pa.schema([job.schema.field(name) for name in block.names])
-        part = job.parts[number]
         raw = block.cells(check_columns(table, schema, f"{part.name!r}, rows from {part.start}"))
         given = chain.inputs_of(stages[0][0], raw) if stages else [raw]
     following = [*stages[at + 1 :], *([job.pending[block.name].workers] if block.name in job.pending else [])]
     for stage in stages[at:]:
-        x = chain.apply(stage, given, where)
+        try:
+            x = chain.apply(stage, given, where)
+        except UnseenValue as error:
+            of = f"part {part.index + 1} ({part.name!r}, rows from {part.start})"
+            raise error.placed(of=of) from error.__cause__
         given = chain.inputs_of(following.pop(0)[0], x) if following else [x]
     if not stages and block.name in job.pending:
         given = chain.inputs_of(job.pending[block.name].workers[0], given[0])
@@ -240,11 +245,11 @@ def nulls_of(table: pa.Table) -> dict[str, int]:
 
 
 def _kept_class(pending: Pending) -> Any:
-    return worlds.load("h3lab.workers:mergeable")(pending.workers[0]).kept
+    return worlds.load("h3lab.workers:family")(pending.workers[0]).kept
 
 
 def _state(worker: Any, x: Any, block: str, labels: Cells | None) -> tuple[Any, Any]:
-    family = worlds.load("h3lab.workers:mergeable")(worker)
+    family = worlds.load("h3lab.workers:family")(worker)
     with chain.naming(worker, x, f"block {block!r}"):
         digest = family.digest(worker, x)
         if getattr(family, "labelled", False):

@@ -33,7 +33,7 @@ LIMIT = 256 << 20
 ROWS = ""
 #: The mark of what was written of a part, among a job's marks.
 WRITTEN = "written"
-_FORMAT = 1
+_FORMAT = 2
 _HASH = 16
 
 

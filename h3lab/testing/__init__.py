@@ -1,4 +1,4 @@
-"""Conformance suites for whoever writes a model, a source, a store or an executor: call them in your own tests."""
+"""Conformance suites for whoever writes a model, source, store, executor or worker: call them in your own tests."""
 
 from h3lab.testing.executors import EXECUTOR_CHECKS as EXECUTOR_CHECKS
 from h3lab.testing.executors import check_executor as check_executor
@@ -10,3 +10,5 @@ from h3lab.testing.stores import STORE_CHECKS as STORE_CHECKS
 from h3lab.testing.stores import check_store as check_store
 from h3lab.testing.subject import Subject as Subject
 from h3lab.testing.subject import easy_feed as easy_feed
+from h3lab.testing.workers import WORKER_CHECKS as WORKER_CHECKS
+from h3lab.testing.workers import check_worker as check_worker

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.preparing.cells import matrix, native
+from h3lab.preparing.bound import Bound
+from h3lab.preparing.cells import matrix
 from h3lab.workers import standins
 from h3lab.workers.scalers import MinMax, State
 
@@ -15,7 +16,9 @@ from h3lab.workers.scalers import MinMax, State
 class UniformBins(MinMax):
     """KBinsDiscretizer with ``strategy="uniform"``. scikit-learn looks at ``subsample`` of the rows; this at all."""
 
-    bound = "identical to the fit with subsample=None"
+    def bound(self, worker: Any) -> Bound:
+        """Of all rows."""
+        return Bound(against=(("subsample", None),))
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Dense numbers and equal widths; quantiles and k-means need the whole column."""
@@ -24,7 +27,7 @@ class UniformBins(MinMax):
     def partial(self, worker: Any, x: Any) -> State:
         """Minima and maxima; NaN is refused, as by the worker itself."""
         if not np.isfinite(np.asarray(matrix(x), dtype=np.float64)).all():
-            worker.fit(native(x))
+            standins.refuse(worker, x)
         return super().partial(worker, x)
 
     def finish(self, worker: Any, state: State, x: Any) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.preparing.cells import Cells, matrix
+from h3lab.preparing.bound import Bound
+from h3lab.preparing.cells import Cells, matrix, native
 from h3lab.preparing.labels import dense
 from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
-from h3lab.workers.encoders import KINDS
-from h3lab.workers.scalers import merged, moments
+from h3lab.workers.encoders import KINDS, counted, together, united
+from h3lab.workers.scalers import finite, merged, moments
 
 State = dict[str, Any]
 
@@ -21,7 +22,9 @@ State = dict[str, Any]
 class Simple(Plain):
     """SimpleImputer with mean, most_frequent or constant. A median needs its whole column."""
 
-    bound = "mean: 1e-12·(1+|mean|/sd) a column; most_frequent, constant: identical"
+    def bound(self, worker: Any) -> Bound:
+        """Rounding for a mean; values are values."""
+        return Bound(1e-12, "largest") if worker.strategy == "mean" else Bound()
 
     def takes(self, worker: Any, x: Any) -> bool:
         """NaN as the missing value; numbers for a mean, raw columns for the others."""
@@ -35,42 +38,28 @@ class Simple(Plain):
     def partial(self, worker: Any, x: Any) -> State:
         """Rows and missing values by column, with moments or counted values."""
         if worker.strategy == "mean":
-            x = matrix(x)
-            state = moments(x)
-            return {"rows": len(x), **state}
-        found = [_counted(x, position, worker.strategy == "most_frequent") for position in range(x.shape[1])]
-        return {
-            "rows": x.shape[0],
-            "count": np.array([count for count, _, _ in found], np.int64),
-            "values": [values for _, values, _ in found],
-            "counts": [counts for _, _, counts in found],
-        }
+            return {"rows": x.shape[0], **finite(worker, x, moments(matrix(x)))}
+        if any(_is_infinite(column) for column in x.table.columns):
+            standins.refuse(worker, x)
+        return together([_counted(x, n, worker.strategy == "most_frequent") for n in range(x.shape[1])], x.shape[0])
 
     def merge(self, states: Sequence[State]) -> State:
         """Sums of counts, merged moments."""
         rows = sum(state["rows"] for state in states)
         if "mean" in states[0]:
             return {"rows": rows, **merged([{k: v for k, v in state.items() if k != "rows"} for state in states])}
-        values, counts = [], []
-        for position in range(len(states[0]["values"])):
-            total: dict[Any, int] = {}
-            for state in states:
-                for value, count in zip(state["values"][position], state["counts"][position], strict=True):
-                    total[value] = total.get(value, 0) + count
-            values.append(list(total))
-            counts.append(list(total.values()))
-        count = np.sum([state["count"] for state in states], axis=0)
-        return {"rows": rows, "count": count, "values": values, "counts": counts}
+        return united(states)
 
     def finish(self, worker: Any, state: State, x: Any) -> None:
         """Fitted on two rows: what fills each column, and a gap where the column has one."""
-        gaps, empty = state["count"] < state["rows"], state["count"] == 0
         if worker.strategy == "mean":
+            gaps, empty = state["count"] < state["rows"], state["count"] == 0
             first = np.where(empty, np.nan, state["mean"] + state["low"])
             dtype = matrix(x).dtype if matrix(x).dtype == np.float32 else np.float64
             rows: Any = standins.numbers(x, np.stack([first, np.where(gaps, np.nan, first)]).astype(dtype))
         else:
-            fills = [_fill(v, c) for v, c in zip(state["values"], state["counts"], strict=True)]
+            fills = [_fill(v, c.tolist()) for v, c in zip(state["values"], state["counts"], strict=True)]
+            gaps = [None in values for values in state["values"]]
             columns = [[fill, None if gap else fill] for fill, gap in zip(fills, gaps, strict=True)]
             rows = standins.values(x, columns)
         with warnings.catch_warnings():
@@ -90,19 +79,50 @@ class Simple(Plain):
         return Cells(pa.table(columns, names=x.names), bare=True)
 
 
-def _counted(x: Cells, position: int, all_values: bool) -> tuple[int, list[Any], list[int]]:
-    """Values that are not missing, and how often each stands there (one of them, where only their type matters)."""
+def _counted(x: Cells, position: int, all_values: bool) -> tuple[list[Any], list[int]]:
+    """Values, None for a missing one, and how often each stands there; one of those that are not missing is enough
+    where only their type matters."""
+    if all_values:
+        return counted(x, position)
     import pyarrow.compute as pc
 
     column = dense(x.table.column(position))
     there = column.filter(pc.invert(pc.is_null(column, nan_is_null=True)))
-    if not all_values:
-        return len(there), there.slice(0, 1).to_pylist(), [1] * min(1, len(there))
-    found = there.value_counts()
-    return len(there), found.field("values").to_pylist(), found.field("counts").to_pylist()
+    found = {value: len(there) for value in there.slice(0, 1).to_pylist()}
+    if len(there) < len(column):
+        found[None] = len(column) - len(there)
+    return list(found), list(found.values())
+
+
+def _is_infinite(column: Any) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return bool(pa.types.is_floating(column.type) and pc.any(pc.is_inf(column)).as_py())
 
 
 def _fill(values: list[Any], counts: list[int]) -> Any:
     """The most frequent value, the smallest of equals, as scikit-learn breaks the tie; None for no value."""
-    most = max(counts, default=0)
-    return min((value for value, count in zip(values, counts, strict=True) if count == most), default=None)
+    found = {value: count for value, count in zip(values, counts, strict=True) if value is not None}
+    most = max(found.values(), default=0)
+    return min((value for value, count in found.items() if count == most), default=None)
+
+
+class Indicator(Plain):
+    """MissingIndicator: each part tells which of its columns have gaps, as the worker itself finds them."""
+
+    def partial(self, worker: Any, x: Any) -> State:
+        """(gaps,) the columns that miss some."""
+        from sklearn.base import clone
+
+        return {"gaps": clone(worker).set_params(features="missing-only").fit(native(x)).features_}
+
+    def merge(self, states: Sequence[State]) -> State:
+        """Those that miss some in any part."""
+        return {"gaps": np.unique(np.concatenate([state["gaps"] for state in states]))}
+
+    def finish(self, worker: Any, state: State, x: Any) -> None:
+        """Fitted on a few rows, and told of the gaps of all."""
+        worker.fit(native(x))
+        if worker.features == "missing-only":
+            worker.features_ = state["gaps"]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.preparing.cells import matrix, native
+from h3lab.preparing.bound import Bound
+from h3lab.preparing.cells import matrix
 from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
 from h3lab.workers.scalers import State
@@ -24,8 +25,6 @@ MOST_COLUMNS = 512
 class Moments(Plain):
     """Rows, mean and scatter: the sum of products of deviations from the mean, (columns, columns)."""
 
-    bound = "1e-7 of the largest singular value, where singular values are apart; signs as scikit-learn's"
-
     def takes(self, worker: Any, x: Any) -> bool:
         """Numbers in few columns."""
         return standins.is_numeric(x) and x.shape[1] <= MOST_COLUMNS
@@ -35,7 +34,7 @@ class Moments(Plain):
         x = matrix(x)
         data = np.asarray(x.data if hasattr(x, "indptr") else x, dtype=np.float64)
         if not np.isfinite(data).all():
-            worker.fit(native(x))  # raises what scikit-learn says of such values
+            standins.refuse(worker, x)
         rows = x.shape[0]
         if hasattr(x, "indptr"):
             mean = np.asarray(x.sum(axis=0), np.float64).ravel() / rows
@@ -59,6 +58,10 @@ class Moments(Plain):
 
 class Pca(Moments):
     """PCA by the solvers that are exact."""
+
+    def bound(self, worker: Any) -> Bound:
+        """Squaring halves the digits."""
+        return Bound(1e-7, "singular", (("svd_solver", "full"),))
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Dense numbers in few columns; ``mle`` and the randomized solver are left to scikit-learn."""
@@ -84,11 +87,15 @@ class Pca(Moments):
         worker.explained_variance_ = variance[:count].astype(dtype)
         worker.explained_variance_ratio_ = ratio[:count].astype(dtype)
         worker.singular_values_ = np.sqrt(values[:count]).astype(dtype)
-        worker.noise_variance_ = variance[count:].mean() if count < most else 0.0
+        worker.noise_variance_ = variance[count:].astype(dtype).mean() if count < most else 0.0
 
 
 class TruncatedSvd(Moments):
     """TruncatedSVD, exact whatever its algorithm."""
+
+    def bound(self, worker: Any) -> Bound:
+        """Squaring halves the digits."""
+        return Bound(1e-7, "singular", (("algorithm", "arpack"),))
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Numbers, dense or sparse, in few columns that are more than the components."""
@@ -101,11 +108,12 @@ class TruncatedSvd(Moments):
             raise ValueError(f"n_components={count} must be below {min(rows, x.shape[1])}, as arpack wants it.")
         worker.fit(standins.numbers(x, np.eye(x.shape[1] + 1, x.shape[1])))
         values, vectors = _eigen(state["scatter"] + rows * np.outer(state["mean"], state["mean"]))
-        worker.components_ = vectors[:count]
+        dtype = matrix(x).dtype if matrix(x).dtype == np.float32 else np.float64
+        worker.components_ = vectors[:count].astype(dtype)
         along = np.einsum("ij,jk,ik->i", vectors[:count], state["scatter"] / rows, vectors[:count])
-        worker.explained_variance_ = along
-        worker.explained_variance_ratio_ = along / (np.trace(state["scatter"]) / rows)
-        worker.singular_values_ = np.sqrt(values[:count])
+        worker.explained_variance_ = along.astype(dtype)
+        worker.explained_variance_ratio_ = (along / (np.trace(state["scatter"]) / rows)).astype(dtype)
+        worker.singular_values_ = np.sqrt(values[:count]).astype(dtype)
 
 
 def _eigen(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

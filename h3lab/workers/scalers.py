@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from h3lab.preparing.bound import Bound
 from h3lab.preparing.cells import matrix
 from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
@@ -19,9 +20,10 @@ from h3lab.workers import standins
 State = dict[str, Any]
 
 
+@np.errstate(invalid="ignore")
 def moments(x: Any) -> State:
     """(columns,) ``count`` of values that are not NaN, their mean in two pieces, ``mean`` + ``low``, and ``m2``, the
-    sum of squared differences from it."""
+    sum of squared differences from it. Infinite values give a ``mean`` that is not finite, see :func:`finite`."""
     if hasattr(x, "indptr"):
         return _sparse_moments(x)
     x = np.asarray(x, dtype=np.float64)
@@ -68,18 +70,27 @@ def merged(states: Sequence[State]) -> State:
     return total
 
 
+def finite(worker: Any, x: Any, state: State) -> State:
+    """The moments of a part, which shows in them whether it has infinite values: those the worker refuses."""
+    if not np.isfinite(state["mean"]).all():
+        standins.refuse(worker, x)
+    return state
+
+
 class Standard(Plain):
     """StandardScaler."""
 
-    bound = "1e-12·(1+|mean|/sd) a column"
+    def bound(self, worker: Any) -> Bound:
+        """Rounding, where differences from a mean are taken."""
+        return Bound(1e-12)
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Numbers; centring a sparse matrix is left to scikit-learn, which refuses it."""
         return standins.is_numeric(x) and not (hasattr(x, "indptr") and worker.with_mean)
 
     def partial(self, worker: Any, x: Any) -> State:
-        """Moments."""
-        return moments(matrix(x))
+        """Moments; infinity is refused, as by the worker itself."""
+        return finite(worker, x, moments(matrix(x)))
 
     def merge(self, states: Sequence[State]) -> State:
         """See :func:`merged`."""

@@ -13,26 +13,28 @@ from typing import Any
 import numpy as np
 
 from h3lab.errors import DataError
+from h3lab.preparing.bound import Bound
 from h3lab.preparing.cells import matrix, native
 from h3lab.preparing.mergeable import Plain
 from h3lab.workers import standins
-from h3lab.workers.scalers import State, merged, moments
+from h3lab.workers.scalers import State, finite, merged, moments
 
 
 class Variance(Plain):
     """VarianceThreshold."""
 
-    bound = "1e-12·(1+mean²/variance) a column"
+    def bound(self, worker: Any) -> Bound:
+        """Rounding of variances; what is chosen is the same."""
+        return Bound(1e-12)
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Numbers, dense or sparse."""
         return standins.is_numeric(x)
 
     def partial(self, worker: Any, x: Any) -> State:
-        """Moments, minima and maxima."""
-        x = matrix(x)
-        low, high = _extremes(x)
-        return {**moments(x), "low_end": low, "high_end": high}
+        """Moments, minima and maxima; infinity is refused, as by the worker itself."""
+        low, high = _extremes(matrix(x))
+        return {**finite(worker, x, moments(matrix(x))), "low_end": low, "high_end": high}
 
     def merge(self, states: Sequence[State]) -> State:
         """Each by its own rule."""
@@ -68,8 +70,11 @@ def _extremes(x: Any) -> tuple[np.ndarray, np.ndarray]:
 class Scored(Plain):
     """SelectKBest and its kin, where the score is f_classif, chi2 or f_regression."""
 
-    bound = "scores 1e-12·(1+mean²/variance), and the same choice where they differ by more"
     labelled = True
+
+    def bound(self, worker: Any) -> Bound:
+        """What scikit-learn's own sums of squares lose."""
+        return Bound(1e-12, "score")
 
     def takes(self, worker: Any, x: Any) -> bool:
         """Numbers, and a score that merges."""
@@ -77,6 +82,8 @@ class Scored(Plain):
 
     def partial(self, worker: Any, x: Any, y: Any = None) -> Any:
         """What the score needs of one part."""
+        from sklearn.base import clone
+
         if y is None:
             raise DataError(f"{type(worker).__name__} learns from labels; give the pipeline its label column.")
         values = np.asarray(y)
@@ -86,7 +93,7 @@ class Scored(Plain):
         if not np.isfinite(np.asarray(data, dtype=np.float64)).all() or (
             _score_name(worker) == "chi2" and (data < 0).any()
         ):
-            worker.fit(native(x), np.arange(x.shape[0]) % 2)  # raises what scikit-learn says of such values
+            clone(worker).fit(native(x), np.arange(x.shape[0]) % 2)  # raises what scikit-learn says of such values
         return _SCORES[_score_name(worker)][0](x[known], values[known])
 
     def merge(self, states: Sequence[Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.preparing.cells import Cells
+from h3lab.preparing.cells import Cells, native
 
 
 def numbers(x: Any, rows: np.ndarray) -> Any:
@@ -41,6 +41,13 @@ def plain(type_: Any) -> Any:
     import pyarrow as pa
 
     return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def refuse(worker: Any, x: Any) -> None:
+    """Raise what the worker says of values that it does not take, such as infinity, where the part ``x`` has some."""
+    from sklearn.base import clone
+
+    clone(worker).fit(native(x))
 
 
 def is_nan(value: Any) -> bool:
