@@ -41,7 +41,7 @@ import h3lab as h3
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
@@ -300,6 +300,15 @@ GROUPS: dict[str, list[Case]] = {
             'prepare(h3.Pipeline(h3.Preprocessor("t", ["text"])), frame)',
             "DataError",
             "OneHotEncoder() or TfidfVectorizer()",
+        ),
+        case(
+            "a category that was not there",
+            'cats = h3.Pipeline(h3.Preprocessor("c", ["rating"], OneHotEncoder())); '
+            'prepare(prepare(cats, frame).pipeline, frame.assign(rating="never"))',
+            "UnseenValue",
+            "column 'rating'",
+            "'never'; first in row 0 of part 1",
+            'OneHotEncoder(handle_unknown="ignore")',
         ),
         case(
             "an infinite number",

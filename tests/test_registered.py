@@ -1,9 +1,8 @@
 """Workers of a third party: a package in a folder of its own, with a real entry point, here and in other processes."""
 
 import importlib
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cuts import CutSource
+from registering import install
 from sklearn.preprocessing import StandardScaler
 
 from h3lab import workers
@@ -21,57 +21,12 @@ from h3lab.pipeline import Pipeline, Preprocessor
 from h3lab.preparing.prepare import prepare
 from h3lab.testing import check_worker
 
-WORKER = """
-import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from h3lab.preparing.bound import Bound
-from h3lab.preparing.cells import matrix
-from h3lab.preparing.mergeable import Plain
-
-class Centre(TransformerMixin, BaseEstimator):
-    def fit(self, X, y=None):
-        self.middle_ = (np.min(X, axis=0) + np.max(X, axis=0)).to_numpy() / 2
-        return self
-    def transform(self, X):
-        return np.asarray(X) - self.middle_
-
-class CentreFamily(Plain):
-    wraps = Centre
-    def partial(self, worker, x):
-        return {"low": np.fmin.reduce(matrix(x)), "high": np.fmax.reduce(matrix(x))}
-    def merge(self, states):
-        low, high = (np.stack([state[name] for state in states]) for name in ("low", "high"))
-        return {"low": np.fmin.reduce(low), "high": np.fmax.reduce(high)}
-    def finish(self, worker, state, x):
-        worker.middle_ = (state["low"] + state["high"]) / 2
-
-family = CentreFamily()
-"""
 FRAME = pd.DataFrame({"x": np.arange(12.0) ** 2, "z": np.arange(12.0)})
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModuleType]]:
-    """Install a package in a folder of its own, as ``pip install -e`` does, and import it."""
-    imported = []
-
-    def install(code: str = "", entry: str = "family", name: str = "centring") -> ModuleType:
-        site = tmp_path / name
-        (site / f"{name}-1.dist-info").mkdir(parents=True)
-        (site / f"{name}.py").write_text(WORKER + textwrap.dedent(code))
-        (site / f"{name}-1.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
-        points = f"[h3lab.workers]\nmiddle = {name}:{entry}\n"
-        (site / f"{name}-1.dist-info" / "entry_points.txt").write_text(points)
-        monkeypatch.setenv("PYTHONPATH", str(site), prepend=":")
-        monkeypatch.syspath_prepend(site)
-        workers._of.cache_clear()
-        imported.append(name)
-        return importlib.import_module(name)
-
-    yield install
-    workers._of.cache_clear()
-    for name in imported:
-        sys.modules.pop(name, None)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    return partial(install, tmp_path / "centring", monkeypatch)
 
 
 def middles(worker: object, **given: object) -> tuple[str, list[float]]:

@@ -19,13 +19,16 @@ CHECK_SECONDS = 0.5
 def run_worker(path: str, name: str) -> int:
     """Work on the job in ``path`` under ``name``; 0 once the job is over."""
     job = Job(Path(path))
+    os.environ.setdefault("H3LAB_SLOT", name.rpartition("-")[0])  # an engine that is not ours has no name of its own
     try:
         function, tasks = signed.load(job.path / "job.bin")
     except FileNotFoundError:  # over before this began
         return 0
+    except ModuleNotFoundError as error:
+        _tell(job, 0, error, name)
+        return 1
     # What it says of servers that have gone is for who waits, and nobody reads a worker's log.
     logging.getLogger("h3lab.servers").addHandler(logging.FileHandler(job.workers / f"{name}.notes", delay=True))
-    os.environ.setdefault("H3LAB_SLOT", name.rpartition("-")[0])  # an engine that is not ours has no name of its own
     checked, everything = time.monotonic(), {f"{task:06d}" for task in range(len(tasks))}
     while not job.closed:
         # Every round begins anew: a task can become free again behind the place where this worker is.
@@ -49,13 +52,18 @@ def _work(job: Job, task: int, function: object, argument: object, name: str, ag
     try:
         value = function(argument)  # type: ignore[operator]
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError):
-            error = worlds.missing(error, f"the work on {os.environ['H3LAB_SLOT']}") or error
-        said = error if isinstance(error, H3labError) else f"{type(error).__name__}: {error}"
-        _keep(job, job.place("errors", task, again), (said, traceback.format_exc(), f"{name.rpartition('-')[0]}"))
+        _tell(job, task, error, name, again)
     else:
         if not job.place("results", task).exists():
             _keep(job, job.place("results", task), value)
+
+
+def _tell(job: Job, task: int, error: Exception, name: str, again: bool = False) -> None:
+    """What a task raised. A module that is not here is one that the driver has: it is named as what to install."""
+    if isinstance(error, ModuleNotFoundError):
+        error = worlds.missing(error, f"the work on {os.environ['H3LAB_SLOT']}") or error
+    said = error if isinstance(error, H3labError) else f"{type(error).__name__}: {error}"
+    _keep(job, job.place("errors", task, again), (said, traceback.format_exc(), name.rpartition("-")[0]))
 
 
 def _keep(job: Job, path: Path, value: object) -> None:

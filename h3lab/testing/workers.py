@@ -161,7 +161,8 @@ def _near(mine: Any, their: Any, fits: Fits, when: str) -> None:
 
 
 def _picture(worker: Any) -> str:
-    return f"{worker!r} {sorted(vars(worker))}"
+    # What begins with "_" is scikit-learn's own cache, which its methods fill whenever they are called.
+    return f"{worker!r} {sorted(name for name in vars(worker) if not name.startswith('_'))}"
 
 
 def _spoilt(x: Any) -> list[tuple[str, Any]]:

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from registering import install
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -16,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 import h3lab as h3
 from h3lab.cluster.executors import Engines
 from h3lab.cluster.processes import alive
-from h3lab.errors import DataError, UnknownName
+from h3lab.errors import DataError, MissingExtra, UnknownName
 from h3lab.testing import EXECUTOR_CHECKS
 
 from .conftest import until
@@ -179,3 +180,21 @@ def test_a_path_that_engines_cannot_see_is_named_with_the_slot(lab, rows, tmp_pa
     shutil.move(tmp_path / "rows-3.parquet", tmp_path / "elsewhere")  # as a disk that the engine's machine has not
     with pytest.raises(DataError, match=r"slot\d on \S+ does not see \S*rows-3.parquet.*all engines see"):
         lab.prepare(pipeline(), source, to=tmp_path / "feed")
+
+
+def test_a_registered_worker_is_merged_on_engines_that_have_its_package(other_home, tmp_path, monkeypatch):
+    package = install(tmp_path / "centring", monkeypatch)
+    frame = pd.DataFrame({"x": np.arange(300.0) ** 2})
+    with h3.Lab(engines=1) as lab:
+        feed = lab.prepare(h3.Pipeline(h3.Preprocessor("n", ["x"], package.Centre())), frame)
+    assert (
+        feed.pipeline.state.how[0]["how"] == "merged" and type(feed.pipeline.state.stages["n"][0][0]) is package.Centre
+    )
+    np.testing.assert_array_equal(feed.arrays()[0], package.Centre().fit_transform(frame))
+
+
+def test_a_registered_package_that_engines_lack_is_named(lab, tmp_path, monkeypatch):
+    package = install(tmp_path / "centring", monkeypatch)
+    pipeline = h3.Pipeline(h3.Preprocessor("n", ["x"], package.Centre()))
+    with pytest.raises(MissingExtra, match=r"'centring' is not installed, and the work on slot\d needs it"):
+        lab.prepare(pipeline, pd.DataFrame({"x": np.arange(300.0)}))
