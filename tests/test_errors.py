@@ -31,6 +31,8 @@ def made(kind):
         return UnknownName("column", "txt", ["text", "price"], "block 'words'")
     if kind is NonFiniteLoss:
         return NonFiniteLoss("the loss became nan", step=7)
+    if kind is errors.UnseenValue:
+        return errors.UnseenValue("column 'c' has 'z'", 3, "Write what allows it.").placed(of="part 2")
     return kind("what came, what was expected, what to do")
 
 
