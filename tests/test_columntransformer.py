@@ -129,7 +129,9 @@ def test_a_fitted_one_is_only_applied(make: Any, frame: pd.DataFrame) -> None:
     fitted = make().fit(inputs(frame))
     others = frame.iloc[::-1].head(40).assign(price=frame["price"] * 2 + 1)
     feed = prepare(fitted, others, label="rating")
-    assert np.array_equal(dense(feed.arrays()[0]), dense(fitted.transform(inputs(others))), equal_nan=True)
+    # A product with principal axes rounds by how its rows lie in memory, which a library may decide by the processor.
+    expected = dense(fitted.transform(inputs(others)))
+    assert np.allclose(dense(feed.arrays()[0]), expected, rtol=0, atol=1e-12, equal_nan=True)
     assert {how["how"] for how in feed.pipeline.state.how} <= {"frozen"}
 
 
