@@ -1,4 +1,4 @@
-"""Pictures: how sources and feeds show themselves, as text and as a card without scripts or links.
+"""Pictures: how sources, actors and labs show themselves, as text and as a card without scripts or links.
 
 It knows words and HTML; whatever goes wrong while looking is shown in the picture, and never raised.
 """
@@ -10,19 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from h3lab import brief
 from h3lab.errors import redacted
 
 if TYPE_CHECKING:
-    from h3lab.feeds.feed import Feed
     from h3lab.source import Source
 
 #: Columns and classes beyond these are counted, not listed.
 SHOWN = 12
-#: Bars of the distribution of a quantity.
-BARS = 30
 _STYLE = (
     # Twice the class: JupyterLab's own rules for tables are as specific as once, and come later.
     "<style>.h3-data{display:inline-block;font:13px/1.5 system-ui,sans-serif;max-width:100%;"
@@ -33,27 +28,31 @@ _STYLE = (
     ".h3-data.h3-data th,.h3-data.h3-data td{padding:.1em .9em .1em 0;text-align:left;max-width:26em;overflow:hidden;"
     "text-overflow:ellipsis;white-space:nowrap;vertical-align:top;border:none}"
     ".h3-data.h3-data .h3-number{text-align:right}"
-    ".h3-data .h3-bar{display:inline-block;height:.7em;background:var(--h3-accent,#0072B2);border-radius:1px}</style>"
+    ".h3-data .h3-bar{display:inline-block;height:.7em;background:var(--h3-accent,#0072B2);border-radius:1px}"
+    ".h3-data .h3-bars{display:inline-block;width:290px;max-width:100%;margin:.5em 1.5em 0 0;vertical-align:top}"
+    ".h3-data .h3-bars>div{display:flex;align-items:flex-end;justify-content:space-between;gap:1px}"
+    ".h3-data .h3-axis{border-top:1px solid currentColor;font-size:11px;opacity:.75}.h3-data .h3-bars .h3-bar{flex:1}"
+    "</style>"
 )
 
 
 def source_text(source: Source) -> str:
     """Title, columns with their types, and five rows."""
-    lines = [" · ".join(filter(None, [f"Source: {_try(lambda: source.title)}", _try(source.size)]))]
-    lines.append(_try(lambda: "; ".join(source.notes)))
-    lines.append(_try(lambda: _columns(source)))
-    lines.append(_try(lambda: _rows(_frame(source))))
+    lines = [" · ".join(filter(None, [f"Source: {attempt(lambda: source.title)}", attempt(source.size)]))]
+    lines.append(attempt(lambda: "; ".join(source.notes)))
+    lines.append(attempt(lambda: _columns(source)))
+    lines.append(attempt(lambda: _rows(_frame(source))))
     return "\n".join(brief.cut(line) for text in lines for line in text.splitlines() if line)
 
 
 def source_html(source: Source) -> str:
     """The same as a card."""
-    more = _try(lambda: " · ".join(filter(None, [source.size(), *source.notes])))
-    head = f"<b>{escape(_try(lambda: source.title))}</b> <small>{escape(more)}</small>"
-    return card(head, _try(lambda: _table(source), escape))
+    more = attempt(lambda: " · ".join(filter(None, [source.size(), *source.notes])))
+    head = f"<b>{escape(attempt(lambda: source.title))}</b> <small>{escape(more)}</small>"
+    return card(head, attempt(lambda: _table(source), escape))
 
 
-def _try(look: Callable[[], str], words: Callable[[str], str] = str) -> str:
+def attempt(look: Callable[[], str], words: Callable[[str], str] = str) -> str:
     try:
         return look()
     except Exception as error:
@@ -88,17 +87,17 @@ def _table(source: Source) -> str:
     frame, types = _frame(source), [_type(field.type) for field in source.schema]
     sides = [' class="h3-number"' if kind.kind in "iuf" else "" for kind in frame.dtypes]
     told = zip(frame, types, sides, strict=False)
-    names = [f"<th{side}>{escape(_short(name))}<br><small>{escape(type_)}</small></th>" for name, type_, side in told]
+    names = [f"<th{side}>{escape(short(name))}<br><small>{escape(type_)}</small></th>" for name, type_, side in told]
     if len(types) > len(names):
         names.append(f"<th><small>... {len(types)} columns</small></th>")
     rows = [
-        "".join(f"<td{side}>{escape(_short(value))}</td>" for value, side in zip(row, sides, strict=True))
+        "".join(f"<td{side}>{escape(short(value))}</td>" for value, side in zip(row, sides, strict=True))
         for row in frame.itertuples(index=False)
     ]
     return f"<table><tr>{''.join(names)}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 80 else text[:79] + "…"
 
@@ -115,72 +114,6 @@ def table_html(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def feed_line(feed: Feed) -> str:
-    """``1,437 rows · classification, 10 classes · 64 features · pixels (64) float32``"""
-    spec = feed.spec
-    task = str(spec).rpartition(", ")[0] if spec.outputs else "no label"
-    blocks = [f"{b.name} ({shape_of(b.shape)}) {b.dtype}{' sparse' if b.sparse else ''}" for b in spec.blocks.values()]
-    told = f"{len(feed):,} rows · {task} · {spec.features:,} features · "
-    left = f" · {feed.dropped:,} rows without a label left out" if feed.dropped else ""
-    return told + brief.listed(blocks, brief.LINE - len(f"Feed: {told}{left}")) + left
-
-
-def feed_html(feed: Feed) -> str:
-    """A card: what the feed is, its blocks, the distribution of its labels, and its parts with their versions."""
-    due = feed._rows.window > 0
-    place = escape(redacted(feed.url)) if feed.url else "rows are prepared when they are due" if due else "in memory"
-    head = f"<b>Feed</b> {escape(_try(lambda: str(feed)))}<br><small>{place}</small>"
-    looks = (_blocks, *(() if due else (_labels,)), _source_parts)
-    body = [_try(lambda look=look: look(feed), escape) for look in looks]  # type: ignore[misc]
-    return card(head, "".join(body))
-
-
-def _source_parts(feed: Feed) -> str:
-    """Of a prepared feed: the parts of its source, what of each was left out, and which version of it was read."""
-    parts = (feed._whole._account or {}).get("source_parts", [])
-    rows = [
-        [
-            brief.line(part["place"]["name"], 60),
-            *(f"{count:,}" for count in (part["place"]["start"], part["rows"], part["dropped"])),
-            brief.line(part["place"]["version"], 24),
-        ]
-        for part in parts[:SHOWN]
-    ]
-    more = f"<small>... {len(parts):,} parts</small>" if len(parts) > SHOWN else ""
-    return table_html(["part", "from row", "rows", "left out", "version"], rows) + more if parts else ""
-
-
-def _blocks(feed: Feed) -> str:
-    rows = [
-        f"<tr><td>{escape(block.name)}</td><td>{escape(shape_of(block.shape))}</td>"
-        f"<td>{escape(block.dtype)}{' sparse' if block.sparse else ''}</td></tr>"
-        for block in feed.spec.blocks.values()
-    ]
-    return f"<table><tr><th>block</th><th>shape of a row</th><th>type</th></tr>{''.join(rows)}</table>"
-
-
-def _labels(feed: Feed) -> str:
-    y = feed.targets()
-    if y is None or not len(y):
-        return ""
-    if feed.spec.labels is None:
-        low, middle, high = np.min(y), np.median(y), np.max(y)
-        told = f"<small>target: {low:.4g} to {high:.4g}, median {middle:.4g}</small>"
-        heights = np.histogram(y, bins=BARS)[0] if y.ndim == 1 and low < high else np.zeros(0)
-        tall = (f"{height / heights.max() * 3:.2f}em" for height in heights)
-        bars = [f'<span class="h3-bar" style="width:.6em;height:{height}"></span>' for height in tall]
-        return f"<div>{' '.join(bars)}</div>{told}"
-    counts = np.bincount(y, minlength=len(feed.spec.labels))
-    widths = counts / max(1, counts.max()) * 10
-    rows = [
-        f'<tr><td>{escape(_short(label))}</td><td><span class="h3-bar" style="width:{width:.2f}em"></span></td>'
-        f'<td class="h3-number">{count:,}</td></tr>'
-        for label, width, count in list(zip(feed.spec.labels, widths, counts, strict=True))[:SHOWN]
-    ]
-    more = f"<tr><td><small>... {len(counts)} classes</small></td></tr>" if len(counts) > SHOWN else ""
-    return f"<table>{''.join(rows)}{more}</table>"
-
-
 def learned(actor: Any) -> str:
     """``classification, 10 classes, 64 features, with a pipeline``, or ``not trained``."""
     spec = getattr(actor, "spec_", None)
@@ -190,8 +123,8 @@ def learned(actor: Any) -> str:
 
 def actor_html(actor: Any) -> str:
     """A card: name, what was learned, the model, the blocks of the pipeline, and the settings somebody chose."""
-    head = f"<b>Actor</b> {escape(brief.line(actor.name))} <small>{escape(_try(lambda: learned(actor)))}</small>"
-    return card(head, _try(lambda: _parts(actor), escape))
+    head = f"<b>Actor</b> {escape(brief.line(actor.name))} <small>{escape(attempt(lambda: learned(actor)))}</small>"
+    return card(head, attempt(lambda: _parts(actor), escape))
 
 
 def _parts(actor: Any) -> str:

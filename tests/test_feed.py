@@ -3,6 +3,7 @@
 import doctest
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -299,6 +300,89 @@ def test_a_feed_of_a_source_s_split_can_be_split_with_the_same_seed():
     assert 0 < len(held_out) < 0.2 * len(feed) and len(rest) + len(held_out) == len(feed)
 
 
+def bars(html: str) -> int:
+    return html.count('class="h3-bar"')
+
+
+def picture(*given, **options) -> str:
+    return Feed.of(*given, **options)._repr_mimebundle_()["text/html"]
+
+
+def test_its_picture_shows_the_most_frequent_classes_with_their_shares():
+    labels = np.repeat([f"class {n:02d}" for n in range(40)], np.arange(40) + 1)
+    html = picture(np.zeros((820, 1)), labels)
+    order = [html.index(f"<td>class {n:02d}</td>") for n in range(39, 27, -1)]
+    assert order == sorted(order) and "class 27" not in html and bars(html) == 12 + 1, "and a bar without length"
+    shares = [re.search(rf"class {n:02d}.*?<small>(.*?)</small>", html)[1] for n in (39, 28)]
+    assert shares == ["4.9 %", "3.5 %"] and re.search(r"28 others.*?>406<.*?<small>49.5 %<", html)
+    few = picture(np.zeros((4000, 1)), [*range(2), *[1] * 3998], labels=[0, 1, 2])
+    assert re.findall(r"<td>(\d)</td>.*?<small>(.*?)</small>", few) == [
+        ("1", "100.0 %"),
+        ("0", "< 0.1 %"),
+        ("2", "0.0 %"),
+    ]
+
+
+def heights(html: str) -> list[float]:
+    return [float(height) for height in re.findall(r"height:([\d.]+)em\"></span>", html)]
+
+
+def test_its_picture_shows_targets_however_they_are_spread():
+    random = np.random.default_rng(0)
+    flat = picture(np.zeros((2000, 1)), random.random(2000) + 1)
+    assert "logarithmic" not in flat and "beyond" not in flat and min(heights(flat)) > 1.5
+    long = picture(np.zeros((2000, 1)), random.lognormal(3, 2, 2000))
+    assert "logarithmic axis" in long and sum(height > 0.3 for height in heights(long)) > 12, "no flat line"
+    ends = re.search(r'"h3-axis"><span>(.*?)</span><span>(.*?)</span>', long)
+    assert 0 < float(ends[1]) < 1 and float(ends[2]) > 1000
+    wild = picture(np.zeros((2000, 1)), np.append(random.normal(size=1999), 1e6))
+    assert "rows beyond the axis" in wild and sum(height > 0.3 for height in heights(wild)) > 12
+    same = picture(np.zeros((9, 1)), np.ones(9))
+    assert "target: 1 to 1" in same and bars(same) == 0
+    zeros = picture(np.zeros((2000, 1)), np.append(np.zeros(1999), 3.0))
+    assert bars(zeros) == 30 and sum(height > 0 for height in heights(zeros)) == 2
+    two = picture(np.zeros((50, 1)), np.column_stack([np.arange(50.0), np.arange(50.0) + 100]))
+    assert bars(two) == 60 and "target0: 0 to 49" in two and "target1: 100 to 149" in two
+    six = picture(np.zeros((50, 1)), random.random((50, 6)))
+    assert bars(six) == 4 * 30 and "... 6 targets" in six
+
+
+def test_its_picture_shows_what_was_computed_first_and_of_which_rows(tmp_path):
+    import h3lab as h3
+    from h3lab.preparing.prepare import prepare
+
+    def write(n: int, more: float = 0.0) -> None:
+        table = pd.DataFrame({"a": np.arange(20.0) + more, "y": ["b", "a"] * 10})
+        table.to_parquet(tmp_path / f"rows-{n:02d}.parquet")
+
+    for n in range(20):
+        write(n)
+    files = str(tmp_path / "*.parquet")
+    fitted = prepare(h3.Pipeline(h3.Preprocessor("a", ["a"]), label="y"), files, to=tmp_path / "feed").pipeline
+    write(15, more=1.0)
+    feed = prepare(fitted, files, to=tmp_path / "feed")
+    html = feed._repr_mimebundle_()["text/html"]
+    shown = re.findall(r"<td>(rows-\d\d).parquet</td>.*?<td>(computed|used again)</td>", html)
+    assert shown[:2] == [("rows-15", "computed"), ("rows-00", "used again")] and len(shown) == 12
+    assert "... 20 parts, 19 of them used again" in html and "a view" not in html
+    view = feed.split(0.3)[1]
+    html = view._repr_mimebundle_()["text/html"]
+    assert f"a view: {len(view):,} of 400 rows" in html and "of the whole feed, 400 rows" in html
+
+
+def test_a_streams_picture_shows_the_labels_that_its_fit_has_counted():
+    import h3lab as h3
+    from h3lab.preparing.streaming import stream
+
+    rows = pd.DataFrame({"a": np.arange(60.0), "y": ["no", "yes", "no"] * 20})
+    feed = stream(h3.Pipeline(h3.Preprocessor("a", ["a"]), label="y"), rows)
+    html = feed._repr_mimebundle_()["text/html"]
+    assert re.search("<td>no</td>.*?>40<.*?66.7 %.*?<td>yes</td>.*?>20<", html)
+    assert bars(feed.split(0.5)[0]._repr_mimebundle_()["text/html"]) == 0, "of a view they would have to be read"
+    again = stream(feed.pipeline, rows)
+    assert bars(again._repr_mimebundle_()["text/html"]) == 0, "nothing has counted them"
+
+
 def test_its_picture_shows_blocks_labels_and_parts_with_versions(tmp_path):
     import h3lab as h3
     from h3lab.preparing.prepare import prepare
@@ -310,7 +394,7 @@ def test_its_picture_shows_blocks_labels_and_parts_with_versions(tmp_path):
     for to in (None, tmp_path / "feed"):
         feed = prepare(pipeline, source, to=to, on_null_label="drop")
         html = feed._repr_mimebundle_()["text/html"]
-        assert "<td>a</td>" in html and html.count("h3-bar") == 1 + 30 and "target: 0 to 38, median 19" in html
+        assert "<td>a</td>" in html and bars(html) == 30 and "y: 0 to 38, median 19" in html
         for part in source.parts():
             assert f"rows-{part.index}.parquet" in html and part.version[:10] in html
         assert "<td>19</td><td>1</td>" in html, "rows and those left out, of the first part"

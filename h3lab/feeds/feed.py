@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h3lab import pictures, worlds
+from h3lab import worlds
 from h3lab.batch import Batch
 from h3lab.errors import DataError, UsageError, guided
-from h3lab.feeds import arrays, epochs, orders
+from h3lab.feeds import arrays, epochs, orders, portrait
 from h3lab.feeds.report import Report
 from h3lab.feeds.rows import Rows, digest, identity
 from h3lab.feeds.rows import positions as checked
@@ -263,13 +263,13 @@ class Feed:
         return _rebuild, (list(self._rows.parts), self.spec, self._pipeline, self._account)
 
     def __str__(self) -> str:
-        return pictures.feed_line(self)
+        return portrait.feed_line(self)
 
     def __repr__(self) -> str:
         return f"Feed: {self}"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/html": pictures.feed_html(self)}
+        return {"text/plain": repr(self), "text/html": portrait.feed_html(self)}
 
 
 def _drawn(feed: Feed, seed: int) -> np.ndarray:

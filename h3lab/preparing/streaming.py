@@ -27,6 +27,7 @@ from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, first_rows, fit
 from h3lab.preparing.from_sklearn import as_pipeline
+from h3lab.preparing.labels import Labels
 from h3lab.preparing.matching import lookups_of, matched, opened, settled
 from h3lab.preparing.passes import Job, Look, labelled_rows
 from h3lab.preparing.prepare import check_source, labelled, schema_of
@@ -79,6 +80,8 @@ def stream(
             counts |= {**fitted, **matches}
             pipeline = job.pipeline.with_fitted(replace(job.pipeline.state, lookups=lookups_of(source)))
             _check_cross_fitted(pipeline)
+            if (classes := pipeline.spec.labels) is not None and counted.labels is not None:
+                counts["labels"] = [counted.labels.counts.get(value, 0) for value in classes]
         lengths = counted.lengths or _lengths(pipeline, source, parts, drop, counted, folder)
     counts |= {"rows": sum(rows for rows, _ in lengths), "dropped": sum(left for _, left in lengths)}
     return Stream(pipeline, source, parts, lengths, on_null_label, counts)
@@ -192,11 +195,12 @@ class Parts(Sequence[Batch]):
 
 
 class _Counted:
-    """An executor that notes how many rows each part had in a fit's first pass."""
+    """An executor that notes in a fit's first pass how many rows each part had, and which labels they had."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor, self.width, self.local = executor, executor.width, executor.local
         self.lengths: list[tuple[int, int]] = []
+        self.labels: Labels | None = None
 
     def map(
         self, function: Callable[[Any], Any], tasks: Sequence[Any], label: str = "", alike: bool = True
@@ -207,6 +211,8 @@ class _Counted:
             for found in results:
                 if first and isinstance(found, Look):
                     self.lengths.append((found.rows, found.dropped))
+                    if found.labels is not None:
+                        self.labels = found.labels if self.labels is None else self.labels + found.labels
                 yield found
 
 
