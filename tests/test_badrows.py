@@ -48,6 +48,10 @@ BAD = [
     b'{"n": 1},',
     b'{"t": "\xff"}',
     b'{"t": "a\tb"}',
+    b'{"n": 01}',
+    b'{"n": 1.}',
+    b'{"n": 1,}',
+    b'{"t": "\\x"}',
     b"\x00",
     b"\xff",
 ]
@@ -310,6 +314,22 @@ def test_values_that_come_first_decide_the_type_of_json(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": "x"}\n{"a": 2.5, "b": null}\n{"a": [1]}\n{"b": "t"}\n')
     source = read(tmp_path / "a.jsonl", on_bad_rows="skip")
     assert source.first(9).to_pylist() == [{"a": 1, "b": None}, {"a": 2.5, "b": None}, {"a": None, "b": "t"}]
+
+
+def test_numbers_without_a_value_and_marks_of_a_byte_order_are_no_harm(tmp_path):
+    good = [
+        '{"n": 1.5}',
+        '{"n": NaN}',
+        '{"n": Inf}',
+        '{"n": -Infinity}',
+        '\ufeff{"n": 2}',
+        '{"n": 3, "u": [[' + "[" * 600,
+    ]
+    good[-1] += "]" * 602 + "}"
+    (tmp_path / "a.jsonl").write_text("\n".join([*good, "nope", '{"n": Inf'] * 2))
+    source = read(tmp_path / "a.jsonl", on_bad_rows="skip")
+    assert len(source) == 2 * len(good) and bad_of(source) == 4
+    assert np.isinf([row["n"] for row in rows_of(source)]).sum() == 4
 
 
 def test_a_long_run_behind_a_stray_quote_is_read_line_by_line(tmp_path, monkeypatch):

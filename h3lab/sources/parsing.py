@@ -21,7 +21,9 @@ SEPARATOR = {"csv": ",", "tsv": "\t"}
 #: Lines that are not blank.
 LINES = re.compile(rb"[^\r\n]*[^\s][^\r\n]*")
 _OBJECT = re.compile(rb"\s*+\{.*\}\s*+", re.DOTALL)
-_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*+null")
+_NULL = re.compile(rb"\s*+null")
+_MARK = b"\xef\xbb\xbf"  # of the byte order
+_MARKED = re.compile(rb"(\A|[\r\n])" + _MARK)
 
 
 def parse(data: bytes, kind: str, names: Any, columns: Sequence[str] | None, types: pa.Schema | None) -> pa.Table:
@@ -32,6 +34,8 @@ def parse(data: bytes, kind: str, names: Any, columns: Sequence[str] | None, typ
         read, parse, convert = csv_options(kind, names, columns, types)
         read.block_size = size
         return pacsv.read_csv(pa.BufferReader(data), read, parse, convert)
+    if _MARK in data:  # also where files were put one behind another
+        data = _MARKED.sub(rb"\1   ", data)
     if _NULL.match(data):  # Arrow's parser ends the process there: github.com/apache/arrow/issues/47409
         raise pa.ArrowInvalid("JSON parse error: null is no object, in row 0")
     options = pajson.ReadOptions(block_size=size)
@@ -72,7 +76,7 @@ def _an_object_a_line(data: bytes, rows: int) -> bool:
         last = text[ends - 1]
         if (np.where(last == ord("\r"), text[np.maximum(ends - 2, 0)], last) == ord("}")).all():
             return True
-    found = [line.group() for line in LINES.finditer(data.removeprefix(b"\xef\xbb\xbf"))]
+    found = [line.group() for line in LINES.finditer(data)]
     return len(found) == rows and all(map(_OBJECT.fullmatch, found))
 
 

@@ -125,7 +125,8 @@ def _without(data: bytes, bad: Iterable[Sequence[int]]) -> bytes:
     pieces, at = [], 0
     for _, _, start, stop in bad:
         pieces.append(data[at:start])
-        at = stop
+        # With its line end: text with blank lines is looked at line by line.
+        at = stop + len(data[stop : stop + 2]) - len(data[stop : stop + 2].lstrip(b"\r\n"))
     return b"".join([*pieces, data[at:]]) or b"\n" if pieces else data
 
 
