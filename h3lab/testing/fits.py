@@ -19,8 +19,8 @@ from h3lab.preparing.cells import Cells, matrix, native
 from h3lab.preparing.mergeable import Mergeable
 from h3lab.serial import codec
 
-#: Rows that stand for all where a family asks for a few of the first.
-HEAD = 64
+#: Rows that stand for all where a family asks for a few of the first; so few that a fit cannot do with them.
+HEAD = 4
 
 
 @dataclass(frozen=True, eq=False)
