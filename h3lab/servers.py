@@ -148,6 +148,11 @@ def _names(error: BaseException) -> set[str]:
     return {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
 
 
+def no_bucket(error: BaseException) -> bool:
+    """Whether an error says that not only a file, but its whole bucket is not there."""
+    return type(error.__cause__).__name__ == "NoSuchBucket"
+
+
 def advice(error: BaseException) -> str:
     """What to do about it, in sentences."""
     if full(error):

@@ -3,12 +3,15 @@
 import bz2
 import csv
 import doctest
+import functools
 import gzip
+import http.server
 import io
 import json
 import os
 import random
 import shutil
+import threading
 import zipfile
 
 import fsspec
@@ -20,13 +23,15 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry as LOADED
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
 import h3lab.sources
 from h3lab import worlds
-from h3lab.errors import DamagedData, DataError, MissingExtra, UnknownName, UsageError, redacted
+from h3lab.errors import DamagedData, DataError, MissingExtra, StorageError, UnknownName, UsageError, redacted
+from h3lab.feeds.feed import open_feed
 from h3lab.pipeline import Pipeline, Preprocessor
 from h3lab.preparing.prepare import prepare
 from h3lab.serial import signed
@@ -875,6 +880,47 @@ def test_a_server_that_is_not_there_is_named():
         read("ftp://me:secret@127.0.0.1:1/a.csv")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "nohost.invalid"])
+def test_a_web_server_that_is_not_there_is_no_missing_file(host):
+    with pytest.raises(DataError) as caught:
+        read(f"http://me:secret@{host}/folder/a.csv")
+    assert "cannot be reached" in str(caught.value) and "is the server running?" in str(caught.value)
+    assert "no file" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_web_server_without_the_file_says_so(tmp_path):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *given):
+            pass
+
+    (tmp_path / "a.csv").write_text("\n".join(["a", *map(str, range(200))]))
+    handler = functools.partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert texts(read(f"{url}/a.csv"), "a") == list(range(200))  # in parts, of a server that knows no ranges
+        with pytest.raises(DataError, match=r"there is no file .*/b/a\.csv\. Its server answers, .*\(404\)\.$"):
+            read(f"{url}/b/a.csv")
+        server.shutdown()
+
+
+def test_a_bucket_that_is_not_there_is_named_and_never_made(s3, tmp_path):
+    import s3fs
+
+    for what in ("a.csv", "*.csv", "folder"):
+        with pytest.raises(DataError, match=r"there is no bucket 'typo'\. Is its name right"):
+            read(f"s3://typo/{what}")
+    with pytest.raises(DataError, match=r"no file s3://h3lab/none/a\.csv\. "):
+        read(f"{s3}/none/a.csv")
+    frame(20).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(StorageError, match=r"no bucket 'typo' for s3://typo/feed\. Create it first"):
+        prepare(Pipeline(Preprocessor("n", ["id"]), label="class"), tmp_path / "a.parquet", to="s3://typo/feed")
+    with pytest.raises(StorageError, match="no bucket 'typo'"):
+        open_feed("s3://typo/feed")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert not s3fs.S3FileSystem().exists("typo")
+
+
 def test_files_in_an_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number in range(3):
@@ -886,6 +932,7 @@ def test_files_in_an_archive(tmp_path):
 def test_unknown_schemes_and_missing_packages_are_explained(monkeypatch):
     with pytest.raises(UsageError, match="nonsense"):
         read("nonsense://a.csv")
+    monkeypatch.delitem(LOADED, "s3", raising=False)  # another test may have loaded it
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
     with pytest.raises(MissingExtra, match="pip install s3fs"):
         read("s3://bucket/a.csv")

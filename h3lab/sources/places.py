@@ -58,7 +58,10 @@ class File:
     def bytes(self, start: int, stop: int) -> bytes:
         """Bytes ``start`` to ``stop``, fewer at the end of the file."""
         if is_url(self.root):
-            return bytes(_system(self.root).cat_file(self.path, start=start, end=min(stop, self.size)))
+            stop = min(stop, self.size)
+            data = bytes(_system(self.root).cat_file(self.path, start=start, end=stop))
+            # A web server that knows no ranges sends all of the file.
+            return data if len(data) <= stop - start else data[start:stop]
         with open(self.path, "rb") as file:
             file.seek(start)
             return file.read(stop - start)
@@ -138,7 +141,10 @@ def _listed(text: str) -> list[File]:
     if kind == "file":
         return [File(text, path, path.rpartition("/")[2])]
     if kind == "nothing":
-        raise DataError(f"there is no file {redacted(text)}.{_meant(system, path)}")
+        meant = (
+            " Its server answers, and has nothing there (404)." if "http" in system.protocol else _meant(system, path)
+        )
+        raise DataError(f"there is no file {redacted(text)}.{meant}")
     if kind == "directory" and not system.ls(path):
         raise DataError(f"the folder {redacted(text)} is empty; expected one with files, or the path of a file.")
     base = path.rstrip("/") if kind == "directory" else _MAGIC.split(path)[0].rpartition("/")[0]
@@ -156,7 +162,15 @@ def _listed(text: str) -> list[File]:
 def _kind(system: Any, path: str) -> str:
     try:
         return str(system.info(path)["type"])
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # What fsspec says of every failure of HTTP, a server that is not there included.
+        cause = error.__cause__
+        if cause is not None and (servers.gone(cause) or servers.refused(cause)):
+            raise cause from None
+        if servers.no_bucket(error):
+            raise DataError(
+                f"there is no bucket {path.partition('/')[0]!r}. Is its name right, and the server?"
+            ) from error
         return "glob" if _MAGIC.search(path) else "nothing"
 
 

@@ -124,7 +124,12 @@ class Parquet:
         system.invalidate_cache()  # another process may have written
         try:
             return list(system.ls(self._path(*names), detail=True))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if servers.no_bucket(error):  # which makedirs would create, under a name that may be misspelt
+                bucket = self._path().partition("/")[0]
+                raise StorageError(
+                    f"there is no bucket {bucket!r} for {self.place}. Create it first, if its name is right."
+                ) from error
             return []
 
     def _numbers(self, beginning: str = "manifest-") -> list[int]:
