@@ -465,3 +465,55 @@ def test_a_used_up_quota_leaves_the_old_feed(hdfs, tmp_path, caplog):
         prepare(pipeline(dtype="float32"), raw, to=url)
     assert hashes(open_feed(url)) == hashes(old) and len(open_feed(url).arrays()[1]) == ROWS
     assert "asked again" not in caplog.text
+
+
+# ---- Passwords --------------------------------------------------------------------------------------------
+
+
+def written_below(*folders: Path) -> str:
+    """All bytes of all files there."""
+    found = [path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return b"\n".join(found).decode("latin-1")
+
+
+def test_a_password_is_in_nothing_that_a_preparing_writes_or_shows(
+    guarded, hdfs, tmp_path, monkeypatch, capsys, caplog
+):
+    """Of a database, of files and of a store; while all is well, and while it is not."""
+    monkeypatch.setenv("H3LAB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("H3LAB_RETRY_SECONDS", "0.3")
+    caplog.set_level("DEBUG", logger="h3lab")
+    url = with_password(guarded, SECRET)
+    frame().to_sql("secrets", sa.create_engine(url, poolclass=sa.pool.NullPool), index_label="id")
+    # WebHDFS without Kerberos takes any user, and the password goes into a header.
+    folder = hdfs.replace("root@", f"root:{SECRET}@") + f"/{uuid.uuid4().hex[:8]}"
+    rows, files = h3.read(url, table="secrets", key="id"), h3.read(put(folder + "/raw"))
+    shown = []
+    with Relay("127.0.0.1", int(hdfs.rpartition(":")[2])) as relay:
+        away = folder.replace(hdfs.rpartition(":")[2], str(relay.port))
+        for source, to in ((rows, tmp_path / "feed"), (files, f"{away}/feed")):
+            feed = prepare(pipeline(), source, to=to)
+            feed.arrays()
+            shown += [
+                repr(source),
+                source._repr_mimebundle_(),
+                repr(feed),
+                feed._repr_mimebundle_(),
+                str(feed.report()),
+            ]
+            shown += [json.dumps(feed.manifest), str(source.describe()), repr(h3.open_feed(to))]
+        relay.cut()
+        with pytest.raises(StorageError) as stays_away:
+            prepare(pipeline(seed=1), files, to=f"{away}/feed")
+        with pytest.raises(StorageError) as no_feed:
+            h3.open_feed(f"{away}/feed")
+    with pytest.raises(DataError) as no_file:
+        h3.read(f"{folder}/nothing/*.csv")
+    with pytest.raises(DataError) as no_table:
+        h3.read(url, query="SELECT nothing FROM secrets", key="id")
+    shown += [everything(caught.value) for caught in (stays_away, no_feed, no_file, no_table)]
+    assert "asked again" in caplog.text
+    system, path = fsspec.core.url_to_fs(folder)
+    shown += [system.cat_file(name).decode("latin-1") for name in system.find(f"{path}/feed")]
+    shown += [written_below(tmp_path), caplog.text, *capsys.readouterr()]
+    assert not any(SECRET in str(text) for text in shown)

@@ -106,7 +106,7 @@ def engine(url: str, seconds: float) -> Any:
         bounded = parsed.get_backend_name() in ("postgresql", "mysql", "mariadb")
         limit = {"connect_timeout": max(2, math.ceil(seconds))}  # libpq takes a second for two
         limits = limit if bounded and "connect_timeout" not in parsed.query else {}
-        return sa.create_engine(parsed, poolclass=sa.pool.NullPool, connect_args=limits)
+        made = sa.create_engine(parsed, poolclass=sa.pool.NullPool, connect_args=limits)
     except ImportError as error:
         package = error.name or "the database's driver"
         raise MissingExtra(
@@ -118,6 +118,16 @@ def engine(url: str, seconds: float) -> Any:
             f"{redacted(url)} is no database that can be opened: {_said(error)}. Expected for example "
             "postgresql+psycopg://user@host/database, or sqlite:///file.db."
         ) from None
+    sa.event.listen(made, "handle_error", _close)
+    return made
+
+
+def _close(context: Any) -> None:
+    """SQLAlchemy leaves the cursor of a lost connection open, of which psycopg warns."""
+    cursor = getattr(context.execution_context, "cursor", None)
+    if context.is_disconnect and cursor is not None:
+        with suppress(Exception):
+            cursor.close()
 
 
 def _said(error: Exception) -> str:
