@@ -117,7 +117,7 @@ def _limit(system: Any) -> None:
 
 def _limit_session(session: Any) -> None:
     """Give a session of requests a time limit, for it has none, and an eye for data nodes: fsspec takes the words of
-    their errors for the bytes of a file, and half an answer, which they send without its length, for the whole."""
+    their errors for the bytes of a file, and an answer that ended in its head, before its length, for an empty one."""
     from requests import ConnectionError, HTTPError
     from requests.adapters import HTTPAdapter
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 class Relay:
     """``cut`` ends its connections and refuses new ones, ``silence`` takes connections and says nothing, ``mend`` ends
-    both. ``fate`` is asked with each piece that comes back from the server; where it is true, half of it is passed on
-    and the relay is cut."""
+    both. ``fate`` is asked with each piece that comes back; where it gives a number, so many bytes of it
+    are passed on and the relay is cut."""
 
-    def __init__(self, host: str, port: int, fate: Callable[[bytes], bool] = lambda piece: False) -> None:
+    def __init__(self, host: str, port: int, fate: Callable[[bytes], int | None] = lambda piece: None) -> None:
         self.port, self.fate = 0, fate
         self._to = (host, port)
         self._listener: socket.socket | None = None
@@ -52,8 +52,8 @@ class Relay:
     def _pass(self, a: socket.socket, b: socket.socket, back: bool) -> None:
         try:
             while data := a.recv(65536):
-                if back and self.fate(data):
-                    b.sendall(data[: len(data) // 2])
+                if back and (whole := self.fate(data)) is not None:
+                    b.sendall(data[:whole])
                     self.cut()
                 if not self._silent:
                     b.sendall(data)
