@@ -21,7 +21,7 @@ SEPARATOR = {"csv": ",", "tsv": "\t"}
 #: Lines that are not blank.
 LINES = re.compile(rb"[^\r\n]*[^\s][^\r\n]*")
 _OBJECT = re.compile(rb"\s*+\{.*\}\s*+", re.DOTALL)
-_NULL = re.compile(rb"\s*+null")
+_NULL = re.compile(rb"(?:\xef\xbb\xbf)?\s*+null")
 _MARK = b"\xef\xbb\xbf"  # of the byte order
 _MARKED = re.compile(rb"(\A|[\r\n])" + _MARK)
 
@@ -34,18 +34,26 @@ def parse(data: bytes, kind: str, names: Any, columns: Sequence[str] | None, typ
         read, parse, convert = csv_options(kind, names, columns, types)
         read.block_size = size
         return pacsv.read_csv(pa.BufferReader(data), read, parse, convert)
-    if _MARK in data:  # also where files were put one behind another
-        data = _MARKED.sub(rb"\1   ", data)
-    if _NULL.match(data):  # Arrow's parser ends the process there: github.com/apache/arrow/issues/47409
-        raise pa.ArrowInvalid("JSON parse error: null is no object, in row 0")
-    options = pajson.ReadOptions(block_size=size)
-    table = pajson.read_json(pa.BufferReader(data), options, json_options(columns, types))
+    options = pajson.ReadOptions(block_size=size), json_options(columns, types)
+    try:
+        table = _read_json(data, *options)
+    except pa.ArrowInvalid:
+        if _MARK not in data:
+            raise
+        data = _MARKED.sub(rb"\1   ", data)  # files that were put one behind another
+        table = _read_json(data, *options)
     # It also takes an object in several lines, several in one, later nulls, and bytes that are no text.
     if not _an_object_a_line(data, table.num_rows):
         raise pa.ArrowInvalid("JSON parse error: lines and objects are not the same")
     if not is_utf8(data):
         raise pa.ArrowInvalid("JSON parse error: invalid UTF8 data")
     return table
+
+
+def _read_json(data: bytes, *options: Any) -> pa.Table:
+    if _NULL.match(data):  # Arrow's parser ends the process there: github.com/apache/arrow/issues/47409
+        raise pa.ArrowInvalid("JSON parse error: null is no object, in row 0")
+    return pajson.read_json(pa.BufferReader(data), *options)
 
 
 def csv_options(kind: str, names: Any, columns: Sequence[str] | None, types: pa.Schema | None) -> tuple[Any, Any, Any]:
@@ -68,7 +76,7 @@ def json_options(columns: Sequence[str] | None, types: pa.Schema | None) -> Any:
 
 def _an_object_a_line(data: bytes, rows: int) -> bool:
     text = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(text == ord("\n"))
+    ends = newlines(data)
     if not data.endswith(b"\n"):
         ends = np.append(ends, len(text))
     starts = np.append(0, ends[:-1] + 1)
@@ -76,17 +84,26 @@ def _an_object_a_line(data: bytes, rows: int) -> bool:
         last = text[ends - 1]
         if (np.where(last == ord("\r"), text[np.maximum(ends - 2, 0)], last) == ord("}")).all():
             return True
-    found = [line.group() for line in LINES.finditer(data)]
+    found = [line.group() for line in LINES.finditer(data.removeprefix(_MARK))]
     return len(found) == rows and all(map(_OBJECT.fullmatch, found))
+
+
+def newlines(data: bytes) -> np.ndarray:
+    """Where they are."""
+    # Some of it at a time, because a mask of all of it costs more in new pages than in comparing.
+    text, some = np.frombuffer(data, np.uint8), 1 << 18
+    found = [np.flatnonzero(text[at : at + some] == ord("\n")) + at for at in range(0, len(data), some)]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def is_utf8(data: bytes) -> bool:
     """Whether it is text."""
     if data.isascii():
         return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
+    ends = pa.py_buffer(np.array([0, len(data)], np.int64))
+    try:  # without a copy of it
+        pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)]).cast(pa.large_string())
+    except pa.ArrowInvalid:
         return False
     return True
 

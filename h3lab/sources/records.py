@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from h3lab.source import PART_ROWS
 from h3lab.sources import lines
-from h3lab.sources.parsing import LINES, SEPARATOR
+from h3lab.sources.parsing import LINES, SEPARATOR, newlines
 
 OPEN = "has a quote that does not close"
 #: A record of CSV that is longer has a stray quote, and its first line stands alone.
@@ -118,21 +116,33 @@ def _place(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
     return match.end()
 
 
-def blocks(source: Any, kind: str, width: int = 0) -> Iterator[bytes]:
-    """The text of an open file in runs of ``PART_ROWS`` records or, where these are large, of whole records of once or
-    twice ``PIECE_BYTES``; they are counted from the beginning, so that a file that grows keeps its first ones."""
+def texts(source: Any, kind: str, width: int = 0) -> Iterator[bytes]:
+    """The text of an open file in pieces of whole records, as it is read."""
     rest, chunk = b"", source.read(lines.PIECE_BYTES)
     while chunk:
-        rest, chunk = rest + chunk, source.read(lines.PIECE_BYTES)
-        stop = _stop(rest, kind, width) if chunk else len(rest)
+        data, chunk = rest + chunk if rest else chunk, source.read(lines.PIECE_BYTES)
+        stop = _stop(data, kind, width) if chunk else len(data)
+        if stop:
+            yield data[:stop]
+        rest = data[stop:]
+
+
+def blocks(source: Any, kind: str, width: int = 0) -> Iterator[bytes]:
+    """The same in runs of ``PART_ROWS`` records or, where these are large, of once or twice ``PIECE_BYTES``; they are
+    counted from the beginning, so that a file that grows keeps its first ones."""
+    rest = b""
+    for text in texts(source, kind, width):
+        rest = rest + text if rest else text
         first = 0
-        for cut in _cuts(rest[:stop], kind, width):
+        for cut in _cuts(rest, kind, width):
             yield rest[first:cut]
             first = cut
-        if first < stop and (not chunk or stop - first >= lines.PIECE_BYTES):
-            yield rest[first:stop]
-            first = stop
+        if len(rest) - first >= lines.PIECE_BYTES:
+            yield rest[first:]
+            first = len(rest)
         rest = rest[first:]
+    if rest:
+        yield rest
 
 
 def _stop(data: bytes, kind: str, width: int) -> int:
@@ -152,7 +162,7 @@ def _stop(data: bytes, kind: str, width: int) -> int:
 
 def _cuts(data: bytes, kind: str, width: int) -> list[int]:
     """Places behind ``PART_ROWS`` records each; blank lines count."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1
+    ends = newlines(data) + 1
     if not _quotes(data, kind):
         return list(ends[PART_ROWS - 1 :: PART_ROWS].tolist())
     if len(ends) < PART_ROWS:

@@ -136,7 +136,7 @@ def stream(file: File, kind: str, columns: Sequence[str], schema: pa.Schema) -> 
     """From the first row on."""
     with opened(file) as source:
         if kind == "jsonl":
-            for data in records.blocks(source, kind):
+            for data in records.texts(source, kind):
                 yield from batches(parse(data, kind, None, columns, schema), columns)
             return
         read, options, convert = csv_options(kind, None, columns, schema)
