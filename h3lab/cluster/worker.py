@@ -11,6 +11,7 @@ from pathlib import Path
 from h3lab import worlds
 from h3lab.cluster.jobs import POLL_SECONDS, Job
 from h3lab.errors import H3labError
+from h3lab.preparing.executor import unseen
 from h3lab.serial import signed
 
 CHECK_SECONDS = 0.5
@@ -22,8 +23,12 @@ def run_worker(path: str, name: str) -> int:
     os.environ.setdefault("H3LAB_SLOT", name.rpartition("-")[0])  # an engine that is not ours has no name of its own
     try:
         function, tasks = signed.load(job.path / "job.bin")
-    except FileNotFoundError:  # over before this began
-        return 0
+    except FileNotFoundError as error:
+        if job.over or not (job.path / "job.bin").exists():  # before this began
+            return 0
+        # What all tasks share lies in the folder that is prepared to, which may be on another disk than the job.
+        _tell(job, 0, unseen(str(error.filename)), name)
+        return 1
     except ModuleNotFoundError as error:
         _tell(job, 0, error, name)
         return 1

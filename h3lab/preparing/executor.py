@@ -99,14 +99,18 @@ def seeing() -> Iterator[None]:
         yield
     except (H3labError, FileNotFoundError) as error:
         missing = error if isinstance(error, FileNotFoundError) else error.__cause__
-        slot = os.environ.get("H3LAB_SLOT")
-        if slot is None or not isinstance(missing, FileNotFoundError):
+        if "H3LAB_SLOT" not in os.environ or not isinstance(missing, FileNotFoundError):
             raise
-        name = f"{missing.filename or error}".removesuffix(".")
-        raise DataError(
-            f"{slot} on {socket.gethostname()} does not see {name}. It was removed meanwhile, or it is on a disk "
-            "that this machine does not share: put it where all engines see it, or pass a URL (webhdfs://, s3://, ...)."
-        ) from error
+        raise unseen(f"{missing.filename or error}".removesuffix(".")) from error
+
+
+def unseen(path: str) -> DataError:
+    """A path that whoever began has seen, and this slot does not."""
+    return DataError(
+        f"{os.environ['H3LAB_SLOT']} on {socket.gethostname()} does not see {path}. It was removed meanwhile, or it is "
+        "on a disk that this machine does not share: put it where all engines see it, or pass a URL (webhdfs://, "
+        "s3://, ...)."
+    )
 
 
 def seen(folder: Path | str) -> None:

@@ -18,6 +18,7 @@ import h3lab as h3
 from h3lab.cluster.executors import Engines
 from h3lab.cluster.processes import alive
 from h3lab.errors import DataError, MissingExtra, UnknownName
+from h3lab.preparing.workroom import Shared, _opened
 from h3lab.testing import EXECUTOR_CHECKS
 
 from .conftest import until
@@ -180,6 +181,22 @@ def test_a_path_that_engines_cannot_see_is_named_with_the_slot(lab, rows, tmp_pa
     shutil.move(tmp_path / "rows-3.parquet", tmp_path / "elsewhere")  # as a disk that the engine's machine has not
     with pytest.raises(DataError, match=r"slot\d on \S+ does not see \S*rows-3.parquet.*all engines see"):
         lab.prepare(pipeline(), source, to=tmp_path / "feed")
+
+
+class Elsewhere(Shared):
+    """What all tasks share, put down in a folder that engines do not see."""
+
+    def __reduce__(self):
+        _, (path,) = super().__reduce__()
+        path.unlink()
+        return _opened, (path,)
+
+
+def test_a_folder_to_prepare_to_that_engines_cannot_see_is_named_with_the_slot(lab, tmp_path):
+    task = Elsewhere("shared", tmp_path / "work" / "write")
+    task.path.parent.mkdir()
+    with pytest.raises(DataError, match=r"slot\d on \S+ does not see \S*work/write\. .*all engines see"):
+        list(Engines(lab._folder, 2).map(repr, [task], "writing"))
 
 
 def test_a_registered_worker_is_merged_on_engines_that_have_its_package(other_home, tmp_path, monkeypatch):
