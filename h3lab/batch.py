@@ -5,7 +5,6 @@ It knows its rows; it does not know where they came from or what a model does wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from h3lab import brief
 from h3lab.errors import DataError
+from h3lab.memory import free_memory
 
 #: One prepared input: a dense array or CSR matrix of shape (rows, ...), or a dict of such by block (``join="blocks"``).
 Inputs = Any
@@ -52,26 +52,6 @@ def dense(x: Inputs, limit_bytes: float | None = None) -> Inputs:
             "sparse worker, take fewer columns (max_features=), or a model that takes sparse rows."
         )
     return x.toarray()
-
-
-def free_memory() -> float:
-    """Bytes that this machine, or the container, could still hand out."""
-    try:
-        with open("/proc/meminfo") as file:
-            kilobytes = next(line.split()[1] for line in file if line.startswith("MemAvailable"))
-        return min(float(kilobytes) * 1024, _left_to_container())
-    except (OSError, StopIteration):  # not Linux
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _left_to_container() -> float:
-    """Bytes below the limit of this process's control group; pages of files that nobody uses are given back."""
-    try:
-        limit, used, told = (open(f"/sys/fs/cgroup/memory.{name}").read() for name in ("max", "current", "stat"))
-        unused = next(int(line.split()[1]) for line in told.splitlines() if line.startswith("inactive_file "))
-        return float(limit) - float(used) + unused
-    except (OSError, ValueError, StopIteration):  # no limit, or another system's way to set one
-        return float("inf")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,6 +1,7 @@
 """A feed larger than memory: what the next window needs is fetched and checked while this one is used, and no more."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -62,19 +63,23 @@ def same(one, two) -> bool:
     ranks=st.integers(1, 3),
     start=st.integers(0, 5),
     copy=st.booleans(),
+    scarce=st.booleans(),
 )
 def test_what_is_fetched_ahead_is_what_memory_holds(
-    tmp_path_factory, form, count, parts, view, draw, batch_size, ranks, start, copy
+    tmp_path_factory, form, count, parts, view, draw, batch_size, ranks, start, copy, scarce
 ):
     feed = stored(tmp_path_factory.mktemp("feed"), form, count, parts)
     known = Feed(Rows.of([feed.batch(slice(None))]), feed.spec)
     if view:
         chosen = np.random.default_rng(0).permutation(count)[: max(1, count // 2)]
         feed, known = feed.select(chosen), known.select(chosen)
+    limit = pytest.MonkeyPatch()
+    limit.setenv("H3LAB_SHUFFLE_BYTES", "0" if scarce else "1e9")
     for rank in range(ranks):
         options = {"batch_size": batch_size, "rank": rank, "ranks": ranks, "start": start, "shuffle": "blocks"} | draw
         given = feed.epoch(1, copy=copy, **options)
         assert all(same(a, b) for a, b in zip(given, known.epoch(1, **options), strict=True))
+    limit.undo()
 
 
 def unchecked(feed: Feed) -> float:
@@ -92,6 +97,49 @@ def test_the_first_batches_read_two_windows_and_no_more(tmp_path):
         batches.close()
     list(feed.epoch(0, batch_size=8, shuffle="blocks"))
     assert unchecked(feed) == 0
+
+
+@pytest.mark.parametrize("shuffle", ["blocks", False])
+@pytest.mark.parametrize(("limit", "given_back"), [("0", True), ("1e9", False)])
+def test_used_windows_are_given_back_where_memory_is_scarce(shuffle, limit, given_back, monkeypatch):
+    monkeypatch.setenv("H3LAB_SHUFFLE_BYTES", limit)
+    fetched, released = set(), set()
+    whole = Feed.of(np.arange(4000.0)[:, None])
+    rows = Rows.of([whole.batch(slice(0, 4000))])
+
+    def release(part: int, begin: int, end: int) -> None:
+        assert set(range(begin, end)) <= fetched, "rows were given back before they were fetched"
+        released.update(range(begin, end))
+
+    runs = Runs(rows, lambda part, begin, end: fetched.update(range(begin, end)), release)
+    feed = Feed(Rows(rows.parts, [4000], rows.nbytes, runs=runs), whole.spec)
+    seen = [row for batch in feed.epoch(0, batch_size=5, shuffle=shuffle) for row in batch.x[:, 0]]
+    assert sorted(seen) == list(range(4000)) and fetched == set(range(4000))
+    assert len(released) > 3600 if given_back else not released
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is told so")
+def test_memory_that_is_given_back_is_no_longer_mapped(tmp_path):
+    feed = open_feed(stored(tmp_path, "dense", 200_000, 1).url)
+    rows, _, release, _ = feed._rows.runs
+    expected = feed.arrays()[0]
+    held = [part.x.copy() for part in rows.parts]  # every page has been touched
+    before = mapped_bytes(str(tmp_path))
+    for number, part in enumerate(rows.parts):
+        release(number, 0, len(part))
+    assert before - mapped_bytes(str(tmp_path)) > 0.9 * sum(x.nbytes for x in held)
+    assert np.array_equal(np.concatenate([part.x for part in rows.parts]), expected), "they can be read again"
+
+
+def mapped_bytes(folder: str) -> int:
+    """Bytes of the files of a folder that are in this process's page tables, by ``/proc``."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            inside = folder in line and ".x" in line
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
 
 
 @pytest.mark.parametrize("form", ["dense", "sparse"])
@@ -128,7 +176,9 @@ def far(parts: int, fetch) -> Feed:
     whole = Feed.of(np.arange(10.0 * parts)[:, None])
     rows = [whole.batch(slice(10 * n, 10 * n + 10)) for n in range(parts)]
     known = Rows.of(rows)
-    return Feed(Rows(rows, [10] * parts, known.nbytes, runs=Runs(known, fetch, far=True)), whole.spec)
+    return Feed(
+        Rows(rows, [10] * parts, known.nbytes, runs=Runs(known, fetch, lambda *run: None, far=True)), whole.spec
+    )
 
 
 @pytest.mark.parametrize("shuffle", ["rows", "blocks", False])

@@ -29,7 +29,7 @@ PROGRAMS = ("__main__", "cli", "demos")
 # The one core module that names the outer folders, and only as strings that are imported on first use.
 WORLDS = "worlds"
 # Values: numpy, the standard library and each other.
-VALUES = ("errors", "brief", "batch", "records", "settings", "spec")
+VALUES = ("errors", "brief", "memory", "batch", "records", "settings", "spec")
 
 MODULE_LINES, FOLDER_MODULE_LINES, FUNCTION_LINES, PUBLIC_METHODS, PUBLIC_NAMES = 250, 300, 40, 12, 22
 # Exceptions, each with a budget of its own

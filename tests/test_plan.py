@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from softmax_model import SoftmaxModel
 
 import h3lab as h3
-from h3lab.batch import free_memory
 from h3lab.errors import DataError, UsageError
 from h3lab.feeds.feed import Feed
+from h3lab.memory import free_memory
 from h3lab.preparing import streaming
 from h3lab.training import foresight
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from h3lab.batch import Batch, Inputs, free_memory, take
+from h3lab.batch import Batch, Inputs, take
 from h3lab.errors import DataError, ModelError, SpecMismatch
+from h3lab.memory import free_memory
 from h3lab.settings import Settings
 from h3lab.spec import Spec
 

@@ -60,14 +60,22 @@ def gathered_at_once(each: float, parts: int, size: int) -> int:
 
 
 def shuffled(
-    rows: Rows, order: np.ndarray, batch_size: int, rank: int, ranks: int, start: int, copy: bool, window: int = 0
+    rows: Rows,
+    order: np.ndarray,
+    batch_size: int,
+    rank: int,
+    ranks: int,
+    start: int,
+    copy: bool,
+    window: int,
+    scarce: bool,
 ) -> Iterator[Batch]:
     """A rank's batches of an order, from batch ``start`` on. Without ``copy`` a batch is valid until the next one.
     ``window``: so many rows of the order are fetched ahead of those in use; 0 where memory is expected to hold all,
-    which a store far away then fetches first, several parts at once."""
+    which a store far away then fetches first, several parts at once. ``scarce``: it does not hold all, for sure."""
     low, high = share(batch_size, rank, ranks)
     mine, size = shares(order, batch_size, rank, ranks), high - low
-    ahead, rows = _ahead(rows, mine, -(-window // ranks), start * size)
+    ahead, rows = _ahead(rows, mine, -(-window // ranks), start * size, 1, scarce)
     try:
         yield from _gathered(rows, mine, len(order), batch_size, size, start, copy, ahead)
     finally:
@@ -99,11 +107,11 @@ def _gathered(
 
 
 def in_order(
-    rows: Rows, batch_size: int, rank: int, ranks: int, start: int, copy: bool, window: int
+    rows: Rows, batch_size: int, rank: int, ranks: int, start: int, copy: bool, window: int, scarce: bool
 ) -> Iterator[Batch]:
     """As :func:`shuffled`, in the order of the source; without ``copy`` a batch may be a view of the rows."""
     each = -(-window // IN_ORDER)
-    ahead, rows = _ahead(rows, np.arange(len(rows)), each, start * batch_size, IN_ORDER)
+    ahead, rows = _ahead(rows, np.arange(len(rows)), each, start * batch_size, IN_ORDER, scarce)
     try:
         for number in range(start, steps(len(rows), batch_size)):
             begin = number * batch_size
@@ -120,8 +128,10 @@ def in_order(
             ahead.close()
 
 
-def _ahead(rows: Rows, order: np.ndarray, window: int, begin: int, depth: int = 1) -> tuple[Ahead | None, Rows]:
+def _ahead(
+    rows: Rows, order: np.ndarray, window: int, begin: int, depth: int, scarce: bool
+) -> tuple[Ahead | None, Rows]:
     """Who fetches the rows of an order from ``begin`` on, and the rows to gather then."""
     if rows.runs is None or not (window or rows.runs.far):
         return None, rows
-    return Ahead(rows.runs, order, window or max(1, len(order)), begin, depth), rows.runs.rows
+    return Ahead(rows.runs, order, window or max(1, len(order)), begin, depth, scarce and window > 0), rows.runs.rows

@@ -221,11 +221,12 @@ class Feed:
             raise UsageError(f"rank={rank} of ranks={ranks} came; ranks count from 0.")
         order = orders.settled(self, orders.Order(shuffle, sampling, bucket))
         window = orders.blocks(self)[1] if order.shuffle in ("blocks", False) else 0
+        ahead = window, self.nbytes > orders.shuffle_bytes()
         if not shuffle and self._picked is None:
-            return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy, window)
+            return epochs.in_order(self._rows, batch_size, rank, ranks, start, copy, *ahead)
         at = order.positions(self, number, seed, batch_size)
         at = at if self._picked is None else self._picked[at]
-        batches = epochs.shuffled(self._rows, at, batch_size, rank, ranks, start, copy, window)
+        batches = epochs.shuffled(self._rows, at, batch_size, rank, ranks, start, copy, *ahead)
         # A row that was drawn by its weight must not be counted by it too.
         weighted = isinstance(sampling, str) and sampling == "weighted"
         return (replace(batch, weight=None) for batch in batches) if weighted else batches

@@ -15,6 +15,7 @@ import numpy as np
 from h3lab.errors import DataError, UnknownName, UsageError
 from h3lab.feeds import arrays
 from h3lab.feeds.rows import Rows, columns, is_sparse
+from h3lab.memory import whole_memory
 
 if TYPE_CHECKING:
     from h3lab.feeds.feed import Feed
@@ -143,7 +144,7 @@ def shuffle_bytes() -> float:
     """Bytes of a feed that may be expected to stay in memory."""
     text = os.environ.get("H3LAB_SHUFFLE_BYTES")
     if text is None:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return 0.5 * whole_memory()
     try:
         return float(text)
     except ValueError:

@@ -145,10 +145,12 @@ class Rows:
 
 class Runs(NamedTuple):
     """Rows of which nothing has been read, nor checked, before ``fetch(part, begin, end)`` has done so with a run;
-    threads may fetch at once. ``far``: whoever gathers first without it waits for one part after another."""
+    ``release`` gives its memory back. Threads may call both at once. ``far``: whoever gathers first without fetching
+    waits for one part after another."""
 
     rows: Rows
     fetch: Callable[[int, int, int], Any]
+    release: Callable[[int, int, int], None]
     far: bool = False
 
 

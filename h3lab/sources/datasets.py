@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from h3lab.batch import free_memory
 from h3lab.errors import DataError, UsageError
+from h3lab.memory import free_memory
 from h3lab.source import PART_ROWS, Part, Source
 from h3lab.sources.frames import NAME
 from h3lab.sources.tables import columns_of, table_of

@@ -34,6 +34,7 @@ from h3lab.home import read_json, replace_file
 from h3lab.serial import codec
 from h3lab.stores import checks
 from h3lab.stores.parts import Parts
+from h3lab.stores.runs import FileRuns
 
 #: Number of the layout; a reader refuses another one.
 FORMAT = 2
@@ -182,8 +183,9 @@ class Columns:
 
         nbytes, lengths = sum(entry["size"] for entry in entries), [entry["rows"] for entry in entries]
         unchecked = Rows(Parts(partial(self.read, check=False), entries), lengths, nbytes)
-        runs = Runs(unchecked, lambda number, begin, end: self._fetch(entries[number], begin, end))
-        return Rows(Parts(self.read, entries), lengths, nbytes, one, runs=runs)
+        runs = FileRuns(unchecked, entries, self._file)
+        told = Runs(unchecked, runs.fetch, runs.release)
+        return Rows(Parts(self.read, entries), lengths, nbytes, one, runs=told)
 
     def read(self, entry: Mapping[str, Any], check: bool = True) -> Batch:
         """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says; without
@@ -194,16 +196,6 @@ class Columns:
         """Whether each of these parts is there, with the sizes that were written."""
         sizes = {path.name: path.stat().st_size for path in self._parts.glob("*")}
         return [all(sizes.get(f["file"]) == f["size"] for f in _files({"parts": [entry]})) for entry in entries]
-
-    def _fetch(self, entry: Mapping[str, Any], begin: int, end: int) -> None:
-        """Read and check a run of a part's rows, so that they lie in memory when they are gathered."""
-        for array in entry["arrays"].values():
-            files, first, last = dict(array["files"]), begin, end
-            if array["kind"] == "csr":
-                first, last = self._map(files.pop("indptr"))[[begin, end]].tolist()
-            for file in files.values():
-                each = file["size"] // max(1, file["shape"][0])
-                self._file(file).fetch(first * each, last * each)
 
     def _column(self, array: Mapping[str, Any], check: bool = True) -> Any:
         pieces = {piece: self._map(file, check or piece == "indptr") for piece, file in array["files"].items()}

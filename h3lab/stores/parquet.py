@@ -185,7 +185,7 @@ class Parquet:
             self._look(entry, there)
         parts, lengths = Parts(self.read, entries), [entry["rows"] for entry in entries]
         nbytes = sum(entry["size"] for entry in entries)
-        runs = Runs(Rows(parts, lengths, nbytes), lambda number, begin, end: parts[number], far=True)
+        runs = Runs(Rows(parts, lengths, nbytes), lambda number, begin, end: parts[number], _stays, far=True)
         return Rows(parts, lengths, nbytes, runs=runs)
 
     def read(self, entry: Mapping[str, Any]) -> Batch:
@@ -265,6 +265,10 @@ class Parquet:
                 f"{self.place} cannot {what}{wanting} at {server(self.folder)}: {servers.said(error)}. "
                 f"{servers.advice(error)} What was stored before is still usable."
             ) from servers.shown(error)
+
+
+def _stays(number: int, begin: int, end: int) -> None:
+    """Parts stay mapped: they are this machine's copy, and as often needed again."""
 
 
 def _number(name: str) -> int:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from h3lab import worlds
-from h3lab.batch import free_memory
 from h3lab.errors import UsageError, guided
 from h3lab.feeds import epochs
 from h3lab.feeds.feed import Feed
 from h3lab.feeds.report import size
+from h3lab.memory import free_memory
 from h3lab.pictures import card, table_html
 from h3lab.training.foresight import KEPT, Foresight, Held, foresee
 from h3lab.training.loop import Training, train
