@@ -934,7 +934,8 @@ def test_unknown_schemes_and_missing_packages_are_explained(monkeypatch):
         read("nonsense://a.csv")
     monkeypatch.delitem(LOADED, "s3", raising=False)  # another test may have loaded it
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)  # where another test has loaded it
+    # Where another test has loaded it.
+    monkeypatch.delitem(__import__("sys").modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(MissingExtra, match="pip install s3fs"):
         read("s3://bucket/a.csv")
 
