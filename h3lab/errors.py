@@ -193,7 +193,7 @@ class StorageError(H3labError, OSError):
 
 
 class FeedNotFound(StorageError, LookupError):
-    """No feed is stored there, or none of a layout that this h3lab reads."""
+    """No feed is stored there."""
 
 
 class Untrusted(H3labError, RuntimeError):

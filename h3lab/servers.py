@@ -31,7 +31,9 @@ _GONE = {
     *("builtins.ConnectionError", "builtins.TimeoutError", "http.client.IncompleteRead"),
     *("requests.exceptions.ConnectionError", "requests.exceptions.Timeout", "requests.exceptions.ChunkedEncodingError"),
     *("urllib3.exceptions.HTTPError", "botocore.exceptions.HTTPClientError", "botocore.exceptions.ConnectionError"),
-    *("botocore.exceptions.ResponseStreamingError", "botocore.parsers.ResponseParserError"),
+    # An answer that was cut short in its head has no body: no JSON either.
+    *("requests.exceptions.JSONDecodeError", "botocore.exceptions.ResponseStreamingError"),
+    "botocore.parsers.ResponseParserError",
     *("aiohttp.client_exceptions.ClientConnectionError", "aiohttp.client_exceptions.ClientPayloadError"),
 }
 #: Answers of HTTP by which a server asks for patience: too many requests, and what gateways say of one that restarts.

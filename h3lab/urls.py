@@ -126,6 +126,9 @@ def _limit_session(session: Any) -> None:
             return super().send(request, *given, timeout=timeout or servers.timeout_seconds(), **options)
 
     def look(response: Any, *given: Any, **options: Any) -> None:
+        # A head that was cut short is taken for a whole one.
+        if response.status_code == 307 and "location" not in response.headers:
+            raise ConnectionError(f"the answer of {urlsplit(response.url).netloc} ends in its head", response=response)
         if response.status_code >= 400 and "namenoderpcaddress=" in response.url:
             raise HTTPError(f"{response.status_code} {response.reason} of a data node", response=response)
         asked = parse_qs(urlsplit(response.url).query)

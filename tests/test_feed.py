@@ -104,7 +104,10 @@ def test_a_travelling_feed_keeps_its_state_when_it_is_stored_again(tmp_path):
     sent = signed.dumps(old)
     feeds()["sparse"].store(tmp_path)
     assert same(signed.loads(sent), feeds()["dense"]) and same(open_feed(tmp_path), feeds()["sparse"])
-    feeds()["images"].store(tmp_path)  # two states later the first one is garbage
+    feeds()["images"].store(tmp_path)
+    assert same(signed.loads(sent), feeds()["dense"])  # who has sent it holds it
+    del old
+    feeds()["images"].store(tmp_path)  # now it is garbage
     with pytest.raises(StorageError, match="prepared again"):
         signed.loads(sent)
 
@@ -268,7 +271,7 @@ def test_wrong_epochs_are_refused_at_once(options):
 def test_opening_what_is_not_there(tmp_path):
     with pytest.raises(StorageError, match=r"no feed is stored in .*nowhere"):
         open_feed(tmp_path / "nowhere")
-    with pytest.raises(StorageError, match=r"no feed is stored at memory://nowhere"):
+    with pytest.raises(StorageError, match=r"no feed is stored in memory://nowhere"):
         open_feed("memory://nowhere")
 
 

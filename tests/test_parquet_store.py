@@ -121,7 +121,7 @@ def test_damage_is_named_before_anything_is_read(url):
     system.rm_file(file)
     with pytest.raises(DamagedData, match="is missing; prepare the feed again"):
         h3.open_feed(url)
-    with pytest.raises(StorageError, match="no feed is stored at"):
+    with pytest.raises(StorageError, match="no feed is stored in"):
         h3.open_feed(url + "/elsewhere")
 
 

@@ -338,13 +338,17 @@ KILLED = """
     def deadly(call):
         def one(path, *given, **options):
             if sys.argv[3] in path:
+                if sys.argv[3] == "parts/":  # half of it is there
+                    file = system.open(path, "wb")
+                    file.write(given[0][: len(given[0]) // 2])
+                    file.flush(force=True)
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(path, *given, **options)
         return one
 
     system = reached(sys.argv[2])[0]
-    # A draft is renamed where there are renames; else an object is put.
-    name = "mv" if "webhdfs" in sys.argv[2] else "pipe_file"
+    # A manifest is renamed where there are renames; else an object is put.
+    name = "mv" if "webhdfs" in sys.argv[2] and "manifest" in sys.argv[3] else "pipe_file"
     setattr(system, name, deadly(getattr(system, name)))
     prepare(t.pipeline(dtype="float32"), sys.argv[1], to=sys.argv[2])
 """

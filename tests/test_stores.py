@@ -14,7 +14,8 @@ from h3lab.errors import DamagedData, DataError, StorageError
 from h3lab.feeds.feed import Feed, open_feed
 from h3lab.feeds.rows import columns
 from h3lab.stores import checks, open_store
-from h3lab.stores.columns import FORMAT, Columns
+from h3lab.stores.columns import Columns
+from h3lab.stores.states import FORMAT
 from h3lab.testing import STORE_CHECKS
 from h3lab.testing.stores import some_batches
 
@@ -199,28 +200,6 @@ def test_a_number_whose_committer_died_is_skipped(tmp_path):
     (tmp_path / "pipeline-2.h3lab").write_bytes(b"of a manifest that never came")
     number = store.commit({"parts": store.manifest()["parts"], "pipeline": "abc"}, {"a": 1})
     assert number == 3 and store.pipeline(store.manifest()) == {"a": 1}
-
-
-def test_two_committers_get_two_numbers(tmp_path):
-    store = committed(tmp_path)
-    parts, numbers = store.manifest()["parts"], []
-    barrier = threading.Barrier(4)
-
-    def commit(name: int) -> None:
-        barrier.wait()
-        for turn in range(5):
-            document = {"who": [name, turn]}
-            number = Columns(tmp_path).commit({"parts": parts, "who": [name, turn], "pipeline": "p"}, document)
-            numbers.append((number, [name, turn]))
-
-    threads = [threading.Thread(target=commit, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({number for number, _ in numbers}) == 20
-    for number, who in numbers:
-        assert store.manifest(number)["who"] == who and store.pipeline(store.manifest(number)) == {"who": who}
 
 
 def test_a_reader_sees_the_old_or_the_new(tmp_path):

@@ -260,7 +260,7 @@ class Feed:
         if self._store is not None and self.manifest is not None:
             # What no document holds (a lambda) goes by itself, to where the launch file's signature vouches for it.
             nameless = any("<" in str(getattr(kind, "__qualname__", "")) for kind in self._types)
-            return _open, (self.url, self.manifest["number"], self._types, self._pipeline if nameless else None)
+            return open_state, (self.url, self.manifest["number"], self._types, self._pipeline if nameless else None)
         return _rebuild, (list(self._rows.parts), self.spec, self._pipeline, self._account)
 
     def __str__(self) -> str:
@@ -284,17 +284,17 @@ def _rebuild(parts: list[Batch], spec: Spec, pipeline: Pipeline | None, account:
     return Feed(Rows.of(parts), spec, pipeline=pipeline, account=account)
 
 
-def _open(url: str | Path, number: int | None, types: Sequence[Any], pipeline: Pipeline | None = None) -> Feed:
-    store = worlds.load(worlds.OPEN_STORE)(url)
-    manifest = store.manifest(number)
-    spec = Spec.from_json(manifest["spec"])
-    return Feed(store.rows(manifest), spec, pipeline=pipeline, store=store, manifest=manifest, types=types)
+def open_state(url: str | Path, number: int | None, types: Any = (), pipeline: Pipeline | None = None) -> Feed:
+    """The feed stored in a folder, in the state of a number, or the newest one (None)."""
+    at = worlds.load(worlds.OPEN_STORE)(url)
+    told = at.manifest(number)
+    return Feed(at.rows(told), Spec.from_json(told["spec"]), pipeline=pipeline, store=at, manifest=told, types=types)
 
 
 @guided
 def open_feed(url: str | Path, *, types: Sequence[Any] = ()) -> Feed:
     """``h3.open_feed("prepared/reviews")``: the feed stored in a folder, in its newest complete state; relative paths
     start at the current directory. ``types``: classes of your own that its workers use. StorageError without one."""
-    feed = _open(url, None, trust.given_types(types))
+    feed = open_state(url, None, trust.given_types(types))
     _ = feed.pipeline  # what it needs is said now, not in the middle of a training
     return feed

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from h3lab.errors import FeedNotFound
+from h3lab.errors import DamagedData, FeedNotFound
 from h3lab.serial.contents import joint
 from h3lab.serial.fingerprints import fingerprint
 from h3lab.source import Part, Source
@@ -81,19 +81,28 @@ def mark(source: Source, parts: Sequence[Part]) -> str:
 
 
 def current(store: Any) -> dict[str, Any] | None:
-    """The newest manifest of a preparation, or None. StorageError where its server does not answer: to prepare all
-    anew, and find at its end that nothing can be written, would be worse."""
+    """What of the newest state of a preparation can be used again, or None: its manifest, without the parts that are
+    missing, have another size, or were found damaged by a reader (``damaged``: how many). StorageError where its place
+    does not answer, or a newer h3lab wrote it: nothing could be stored there either."""
     try:
         found: dict[str, Any] = store.manifest()
-    except FeedNotFound:
+    except (FeedNotFound, DamagedData):
         return None
-    return found if "source_parts" in found else None
+    if "source_parts" not in found:
+        return None
+    there = store.kept(found["parts"])
+    gone = {entry["source"] for entry, kept in zip(found["parts"], there, strict=True) if not kept}
+    parts = [entry for entry in found["parts"] if entry["source"] not in gone]
+    seen = [seen for seen in found["source_parts"] if seen["identity"] not in gone]
+    return found | {"parts": parts, "source_parts": seen, "damaged": len(gone)}
 
 
 def reusable(store: Any, pipeline: Pipeline, known_by: str, on_null_label: str) -> dict[str, Any] | None:
     """The current manifest, where the same pipeline has made it from a source of this :func:`mark`; else None."""
     found = current(store)
     if found is None or found["on_null_label"] != on_null_label or found["recipe"] != pipeline.recipe:
+        return None
+    if found["damaged"]:
         return None
     # A source that cannot tell whether its rows have changed has none; then nothing is taken for the same.
     if not known_by or known_by not in found.get("known_by", ()):
@@ -104,6 +113,10 @@ def reusable(store: Any, pipeline: Pipeline, known_by: str, on_null_label: str) 
         return None  # its pipeline is not there to be opened, so it is fitted again
     if _cross_fitted(found["workers"]) and (found["counts"]["passes"] == 0) != pipeline.fitted:
         return None  # rows that a target encoder was fitted on are encoded otherwise than rows that it is applied to
+    try:
+        store.pipeline(found)
+    except DamagedData:
+        return None
     return found
 
 

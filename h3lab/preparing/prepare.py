@@ -5,19 +5,18 @@ It knows what is checked first and in which order things happen; passes over par
 
 from __future__ import annotations
 
-import fcntl
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from h3lab import worlds
-from h3lab.errors import DataError, StorageError, UnknownName, UsageError, guided
+from h3lab.errors import DataError, UnknownName, UsageError, guided
 from h3lab.feeds import manifest
 from h3lab.feeds.feed import Feed
 from h3lab.feeds.rows import Rows
@@ -80,7 +79,7 @@ def prepare(
         show("reused", len(parts), len(parts))
         return _opened(store, found, pipeline, unchanged=True)
     executor = executor or Here()
-    with _alone(store), _room(store) as folder:
+    with nullcontext() if store is None else store.turn, _room(store) as folder:
         source = settled(pipeline, source, folder, executor, show, store is not None)
         known_by.append(manifest.mark(source, list(source.parts())))
         if store is not None and (found := manifest.reusable(store, pipeline, known_by[1], on_null_label)):
@@ -129,14 +128,14 @@ def _prepared(
             found["batch"] if where is None else where.read(found["entry"]) for found in results if found["rows"]
         ]
         return Feed(Rows.of(batches), job.pipeline.spec, pipeline=job.pipeline, account=account)
-    _stored(store, account, job.pipeline)
+    number = _stored(store, account, job.pipeline)
     if job.memory is not None:
         job.memory.forget()
-    return _opened(store, store.manifest(), job.pipeline)
+    return _opened(store, store.manifest(number), job.pipeline)
 
 
-def _stored(store: Any, account: dict[str, Any], pipeline: Pipeline) -> None:
-    """Make it the current state of the store."""
+def _stored(store: Any, account: dict[str, Any], pipeline: Pipeline) -> int:
+    """Make it the current state of the store; its number."""
     document = pipeline.to_document()
     reason = documents.missing(document)
     if reason is not None:
@@ -145,8 +144,9 @@ def _stored(store: Any, account: dict[str, Any], pipeline: Pipeline) -> None:
             "again; h3.open_feed(..., types=[...]) is then given it.",
             stacklevel=4,
         )
-    store.commit(account | {"unsaved": reason}, document)
+    number: int = store.commit(account | {"unsaved": reason}, document)
     store.collect_garbage()
+    return number
 
 
 def _summed(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -229,24 +229,3 @@ def schema_of(pipeline: Pipeline, source: Source) -> Any:
 def _room(store: Any) -> AbstractContextManager[Path]:
     local = store is not None and isinstance(store.folder, Path)
     return workroom(store.folder if local else Path(tempfile.gettempdir()))
-
-
-@contextmanager
-def _alone(store: Any) -> Iterator[None]:
-    """One preparation a folder at a time: two would remove each other's parts as nobody's."""
-    if store is None or not isinstance(store.folder, Path):
-        yield
-        return
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        lock = open(store.folder / ".lock", "w")
-    except OSError as error:
-        raise StorageError(f"{store.folder} is no folder to write to ({error.strerror}). Give another one.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"another process is preparing into {store.folder}. Wait until it has ended, or give another folder."
-            ) from error
-        yield

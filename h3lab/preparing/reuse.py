@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from h3lab.errors import DamagedData
 from h3lab.feeds import manifest
 from h3lab.pipeline import Pipeline
 from h3lab.preparing import chain
@@ -33,11 +34,15 @@ class Reuse:
     same: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     def blocks(self, store: Any, job: Job, number: int, rows: int) -> dict[str, Any]:
-        """The blocks of a part that have not changed, by name; none where the part has."""
+        """The blocks of a part that have not changed, by name; none where the part has, or is damaged."""
         entry = self.entries.get(number)
         if entry is None or entry["rows"] != rows:
             return {}
-        x, spec = store.read(entry).x, job.pipeline.spec
+        spec = job.pipeline.spec
+        try:
+            x = store.read(entry).x
+        except DamagedData:
+            return {}
         return {name: _taken(x, name, self.places[name], spec.blocks[name]) for name in self.same[number]}
 
 

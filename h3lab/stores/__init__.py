@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from h3lab.batch import Batch
-from h3lab.feeds.feed import Feed, open_feed
+from h3lab.feeds.feed import Feed, open_state
 from h3lab.home import path_of
 from h3lab.source import PART_ROWS
 from h3lab.stores.columns import Columns
@@ -30,6 +30,12 @@ def open_store(url: str | Path) -> Columns | Parquet:
 def store(feed: Feed, folder: Path | str) -> Feed:
     """Write a feed to a folder or URL; returns the stored one."""
     columns = open_store(folder)
+    with columns.turn:
+        number = _stored(feed, columns)
+    return open_state(columns.folder, number)
+
+
+def _stored(feed: Feed, columns: Columns | Parquet) -> int:
     entries = [columns.write(f"{number:05d}", batch) for number, batch in enumerate(_cut(feed))]
     document = None if feed.pipeline is None else feed.pipeline.to_document()
     manifest: dict[str, Any] = {
@@ -40,9 +46,9 @@ def store(feed: Feed, folder: Path | str) -> Feed:
     }
     if feed.parent is not None:
         manifest["fingerprint"] = feed.fingerprint  # that of a selection does not follow from its rows alone
-    columns.commit(manifest, document)
+    number = columns.commit(manifest, document)
     columns.collect_garbage()
-    return open_feed(columns.folder)
+    return number
 
 
 def _cut(feed: Feed) -> Iterator[Batch]:

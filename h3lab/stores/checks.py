@@ -11,12 +11,14 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from h3lab.errors import DamagedData
+from h3lab.stores.states import DAMAGED
 
 #: Bytes with a sum of their own. A run of rows is checked without the rest of its file, so it is small against a run
 #: of a shuffle in blocks (a megabyte, ``feeds.orders``); 100 GB have 400,000 sums, 2 MB in a manifest.
@@ -76,6 +78,8 @@ class Checked:
 
     def _one(self, number: int, stretch: memoryview) -> None:
         if self._open[number] and zlib.crc32(stretch) != self._sums[number]:
+            with suppress(OSError):  # who may only read cannot leave it to be seen
+                self.path.with_name(self.path.name + DAMAGED).touch()
             raise DamagedData(f"{self.path} is damaged: its bytes are not those that were written. Prepare again.")
         self._open[number] = False
 

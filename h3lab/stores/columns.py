@@ -2,19 +2,16 @@
 
 ::
 
-    manifest-000002.json   spec, pipeline, parts with rows and files; numbered, immutable, the highest one is current
-    pipeline-2.h3lab       the fitted pipeline that manifest 2 names
+    manifest-000002.json   and pipeline-2.h3lab: a state (``stores.states``)
     parts/00003.x.9f3c…    raw bytes of one array, C order, little-endian, named after their hash
 
 It knows files, sizes and hashes; it does not know what the rows mean. Files are never changed, only added and, once no
-manifest names them, removed: readers see the old set or the new one.
+state names them, removed: readers see the old set or the new one.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import mmap
 import os
 import re
@@ -27,22 +24,18 @@ from typing import Any
 import numpy as np
 
 from h3lab.batch import Batch
-from h3lab.errors import DamagedData, DataError, FeedNotFound, StorageError
+from h3lab.errors import DamagedData, DataError, FeedNotFound
 from h3lab.feeds import rows
 from h3lab.feeds.rows import Rows, Runs, is_sparse
-from h3lab.home import read_json, replace_file
-from h3lab.serial import codec
 from h3lab.stores import checks
+from h3lab.stores.folders import Folder, Hold, refused, sync
 from h3lab.stores.parts import Parts
 from h3lab.stores.runs import FileRuns
+from h3lab.stores.states import DAMAGED, States, name_of
+from h3lab.stores.turns import FolderTurn
 
-#: Number of the layout; a reader refuses another one.
-FORMAT = 2
-#: Manifests that are kept, so that a feed that was just opened can still be read after the next commit.
-KEPT = 2
 _CHUNK = 1 << 23
 _SPECIAL = re.compile(r"[^\w.-]")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Columns:
@@ -50,7 +43,10 @@ class Columns:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.turn = FolderTurn(self.folder)
         self._parts = self.folder / "parts"
+        self._files = Folder(self.folder)
+        self._states = States(self._files)
 
     def write(self, name: str, batch: Batch) -> dict[str, Any]:
         """Write one part; returns its entry for the manifest. Repeatable: equal rows give equal files. StorageError
@@ -88,8 +84,9 @@ class Columns:
                         chunk = chunk[file.write(chunk) :]
             final = self._parts / f"{_SPECIAL.sub('_', name)}.{sha.hexdigest()[:16]}"
             os.replace(draft, final)
+            final.with_name(final.name + DAMAGED).unlink(missing_ok=True)  # said of what was there before
         except OSError as error:
-            raise _refused(error, self.folder, len(view)) from error
+            raise refused(error, self.folder, len(view)) from error
         finally:
             if draft.exists():
                 draft.unlink()
@@ -98,82 +95,42 @@ class Columns:
     def commit(self, manifest: Mapping[str, Any], pipeline_document: Any = None) -> int:
         """Make ``manifest`` (JSON-able, with ``parts``, the entries of :meth:`write`, in order) the current one, and
         return its number. DamagedData names a file that is missing or has another size."""
-        known = {file["file"] for number in self._numbers()[-1:] for file in _files(self.manifest(number))}
-        for file in _files(manifest):
-            self._look(file)
-            if file["file"] not in known:
-                _sync(self._parts / file["file"])
+        known = self._synced()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _sync(self._parts)
-            number = max([*self._numbers(), *self._numbers("pipeline-*.h3lab")], default=0) + 1
-            while not self._claim(number, manifest, pipeline_document):
-                number += 1
-            _sync(self.folder)
+            for file in _files(manifest):
+                self._look(file)
+                if file["file"] not in known:
+                    sync(self._parts / file["file"])
+            if self._parts.exists():
+                sync(self._parts)
         except OSError as error:
-            raise _refused(error, self.folder, len(json.dumps(manifest))) from error
-        return number
+            raise refused(error, self.folder, 0) from error
+        return self._states.add(manifest, pipeline_document)
 
-    def _claim(self, number: int, manifest: Mapping[str, Any], document: Any) -> bool:
-        """Write both files of a number, the manifest last; False where another process has taken the number."""
-        full: dict[str, Any] = {"format": FORMAT, "number": number, **manifest}
-        contents = {f"manifest-{number:06d}.json": json.dumps(full, indent=1, allow_nan=False).encode() + b"\n"}
-        if document is not None:
-            contents = {f"pipeline-{number}.h3lab": codec.pack(document)} | contents
-        for name, data in contents.items():
-            draft = self.folder / f".draft.{secrets.token_hex(8)}"
-            try:
-                replace_file(draft, data, durable=True)
-                # A link, not a rename: it fails where the number is taken, so a manifest never changes.
-                os.link(draft, self.folder / name)
-            except FileExistsError:
-                return False
-            finally:
-                draft.unlink(missing_ok=True)
-        return True
-
-    def _numbers(self, pattern: str = "manifest-*.json") -> list[int]:
-        return sorted(_number(path) for path in self.folder.glob(pattern))
+    def _synced(self) -> set[str]:
+        """Files that are on the disk, because the current state names them."""
+        try:
+            return {file["file"] for file in _files(self.manifest())}
+        except (FeedNotFound, DamagedData):
+            return set()
 
     def manifest(self, number: int | None = None) -> dict[str, Any]:
-        """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer."""
-        if not (numbers := self._numbers()):
-            raise FeedNotFound(
-                f"no feed is stored in {self.folder}. Make one with lab.prepare(pipeline, rows, to=...)."
-            )
-        chosen = numbers[-1] if number is None else number
-        if chosen not in numbers:
-            raise StorageError(
-                f"state {chosen} of the feed in {self.folder} is gone; it was prepared again since. Open it anew."
-            )
-        path = self.folder / f"manifest-{chosen:06d}.json"
-        try:
-            found: dict[str, Any] = read_json(path)
-            layout = found["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedData(f"{path} cannot be read; prepare the feed again.") from error
-        if layout != FORMAT:
-            what = "Update h3lab." if layout > FORMAT else "Prepare the feed again."
-            raise FeedNotFound(f"{path} has layout {layout}; this h3lab reads {FORMAT}. {what}")
-        return found
+        """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer; DamagedData
+        where it cannot be read."""
+        return self._states.manifest(number)
 
     def pipeline(self, manifest: Mapping[str, Any]) -> Any:
-        """The document of the pipeline that was committed with a manifest, or None."""
-        path = self.folder / f"pipeline-{manifest['number']}.h3lab"
-        try:
-            return codec.unpack(path.read_bytes())
-        except FileNotFoundError:
-            if manifest.get("pipeline") is None:
-                return None
-            raise DamagedData(f"{path} is missing; prepare the feed again.") from None
-        except DamagedData as error:
-            raise DamagedData(f"{path}: {error}") from error
+        """The document of the pipeline that was committed with a manifest, or None; DamagedData where it is not what
+        was written."""
+        return self._states.pipeline(manifest)
 
     def rows(self, manifest: Mapping[str, Any]) -> Rows:
-        """All parts of a manifest; each is opened and checked when a row of it is first asked for."""
+        """All parts of a manifest; each is opened and checked when a row of it is first asked for. They stay readable
+        as long as these rows live, whatever is committed meanwhile."""
         entries = manifest["parts"]
         if not entries:
             raise DataError(f"the feed in {self.folder} has no parts.")
+        hold = self._holding(manifest["number"])
         for file in _files(manifest):
             self._look(file)
 
@@ -182,20 +139,29 @@ class Columns:
             return None if array is None else self._column(array)
 
         nbytes, lengths = sum(entry["size"] for entry in entries), [entry["rows"] for entry in entries]
-        unchecked = Rows(Parts(partial(self.read, check=False), entries), lengths, nbytes)
+        unchecked = Rows(Parts(partial(self.read, check=False), entries, hold), lengths, nbytes)
         runs = FileRuns(unchecked, entries, self._file)
         told = Runs(unchecked, runs.fetch, runs.release)
-        return Rows(Parts(self.read, entries), lengths, nbytes, one, runs=told)
+        return Rows(Parts(self.read, entries, hold), lengths, nbytes, one, runs=told)
+
+    def _holding(self, number: int) -> Hold:
+        hold = self._files.hold(name_of(number))
+        if hold is None:
+            raise self._states.gone(number)
+        return hold
+
+    def kept(self, entries: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Whether each of these parts is there with the sizes that were written, and no reader found other bytes."""
+        there = self._files.listing("parts") if entries else {}
+        return [
+            all(there.get(file["file"]) == file["size"] and file["file"] + DAMAGED not in there for file in files)
+            for files in (list(_files({"parts": [entry]})) for entry in entries)
+        ]
 
     def read(self, entry: Mapping[str, Any], check: bool = True) -> Batch:
         """The rows of one part, mapped read-only. DamagedData names a file that is not what its entry says; without
         ``check``, only of what its rows cannot be found without."""
         return rows.batch_of({name: self._column(array, check) for name, array in entry["arrays"].items()})
-
-    def kept(self, entries: Sequence[Mapping[str, Any]]) -> list[bool]:
-        """Whether each of these parts is there, with the sizes that were written."""
-        sizes = {path.name: path.stat().st_size for path in self._parts.glob("*")}
-        return [all(sizes.get(f["file"]) == f["size"] for f in _files({"parts": [entry]})) for entry in entries]
 
     def _column(self, array: Mapping[str, Any], check: bool = True) -> Any:
         pieces = {piece: self._map(file, check or piece == "indptr") for piece, file in array["files"].items()}
@@ -233,50 +199,13 @@ class Columns:
         return found
 
     def collect_garbage(self) -> int:
-        """Remove what none of the last two manifests names, and return its bytes. Only while nobody writes parts."""
-        kept = self._numbers()[-KEPT:]
-        names = {file["file"] for number in kept for file in _files(self.manifest(number))}
-        old = [path for path in self._parts.glob("*") if path.name not in names]
-        for pattern in (".draft.*", "..draft.*"):  # of a committer that died, the second while it wrote
-            old += self.folder.glob(pattern)
-        for pattern in ("manifest-*.json", "pipeline-*.h3lab"):
-            old += [path for path in self.folder.glob(pattern) if _number(path) not in kept]
-        freed = 0
-        # Manifests go first, so that none names a file that is gone.
-        for path in sorted(set(old), key=lambda path: not path.name.startswith("manifest-")):
-            freed += path.stat().st_size
-            path.unlink()
-        return freed
+        """Remove all but the newest two states and those that a living reader has opened, and what they do not name;
+        the bytes that became free. StorageError while another process prepares here."""
+        with self.turn.also():
+            return self._states.collect_garbage(lambda manifest: (file["file"] for file in _files(manifest)))
 
 
 def _files(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for entry in manifest["parts"]:
         for array in entry["arrays"].values():
             yield from array["files"].values()
-
-
-def _number(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _refused(error: OSError, folder: Path, wanted: int) -> StorageError:
-    if error.errno in _FULL:
-        free = "" if not folder.exists() else f", {_free(folder):,} are free"
-        return StorageError(
-            f"the disk of {folder} is full (or a limit is reached): {wanted:,} bytes were wanted{free}. "
-            "What was stored before is still usable. Free some space, or prepare to another folder."
-        )
-    return StorageError(f"{folder} cannot be written: {error}")
-
-
-def _free(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize

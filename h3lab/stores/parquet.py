@@ -2,9 +2,9 @@
 
 ::
 
-    manifest-000002.json       spec, pipeline, parts with rows and files; numbered, the highest one is current
-    pipeline-2.h3lab           the fitted pipeline that manifest 2 names
-    parts/00003.9f3c….parquet  the rows of a part: lists for x, then y, weight, key, ...; named after its bytes
+    manifest-000002.json       and pipeline-2.h3lab: a state (``stores.states``)
+    parts/00003.9f3c….parquet  the rows of a part: lists for x, then y, weight, key, ...
+    .lease-3                   who prepares there at the moment (``stores.turns``)
 
 Training reads rows in any order many times over, which no file system far away is for. So a part is fetched once a
 machine, into memory-mapped columns under ``$H3LAB_HOME/cache``, which all processes there share; its hash is checked on
@@ -13,29 +13,27 @@ the way. Files are only added and, once no manifest names them, removed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-from h3lab import home, servers
+from h3lab import home
 from h3lab.batch import Batch
-from h3lab.errors import DamagedData, DataError, FeedNotFound, H3labError, StorageError, redacted
+from h3lab.errors import DamagedData, DataError, H3labError, StorageError
 from h3lab.feeds import rows
 from h3lab.feeds.rows import Rows, Runs
-from h3lab.serial import codec
-from h3lab.servers import patiently
 from h3lab.stores import tables
 from h3lab.stores.cache import make_room
-from h3lab.stores.columns import FORMAT, KEPT, Columns
+from h3lab.stores.columns import Columns
+from h3lab.stores.objects import Objects
 from h3lab.stores.parts import Parts
-from h3lab.urls import reached, server
-
-Answer = TypeVar("Answer")
+from h3lab.stores.states import DAMAGED, States
+from h3lab.stores.turns import Lease
 
 #: How long another process that fetches the same part is waited for.
 FETCH_SECONDS = 600.0
@@ -49,180 +47,115 @@ class Parquet:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder.rstrip("/")
-        self.place = redacted(self.folder)
-
-    @property
-    def _system(self) -> Any:
-        return reached(self.folder)[0]
-
-    def _path(self, *names: str) -> str:
-        return "/".join([reached(self.folder)[1].rstrip("/"), *names])
+        self._files = Objects(self.folder)
+        self.place = self._files.place
+        self.turn = Lease(self._files, self.folder)
+        self._states = States(self._files)
 
     def write(self, name: str, batch: Batch) -> dict[str, Any]:
-        """Write one part; returns its entry for the manifest. Equal rows give equal hashes and names."""
+        """Write one part; returns its entry for the manifest. Equal rows give equal hashes. Each part that is written
+        is a file of its own: one that a reader may be reading is never written over, and a damaged one never taken for
+        good."""
         for column, array in rows.columns(batch).items():
             if array.dtype.hasobject:
                 raise DataError(f"{name}.{column} has Python objects ({array.dtype}); prepared rows are numbers.")
         size = sum(rows.bytes_of(array) for array in rows.columns(batch).values())
-        data = tables.packed(batch)
-        file = f"{name}.{hashlib.blake2b(data, digest_size=8).hexdigest()}.parquet"
-        self._asked("be written", lambda: self._put_part(file, data), len(data))
-        entry = {"name": name, "rows": len(batch), "size": size, "hash": rows.identity(batch)}
-        return {**entry, "file": file, "stored": len(data)}
-
-    def _put_part(self, file: str, data: bytes) -> None:
-        system = self._system
-        system.invalidate_cache()
-        try:
-            there = int(system.info(self._path("parts", file))["size"])
-        except FileNotFoundError:
-            there = -1
-        if there == len(data):  # who reads the current feed may be reading it
-            return
-        if there >= 0:
-            system.rm_file(self._path("parts", file))
-        system.makedirs(self._path("parts"), exist_ok=True)
-        self._put(data, "parts", file)
+        identity, data = rows.identity(batch), tables.packed(batch)
+        file = f"{name}.{identity[:16]}.{secrets.token_hex(8)}.parquet"
+        self._files.put(f"parts/{file}", data)
+        return {"name": name, "rows": len(batch), "size": size, "hash": identity, "file": file, "stored": len(data)}
 
     def commit(self, manifest: Mapping[str, Any], pipeline_document: Any = None) -> int:
         """Make ``manifest`` (JSON-able, with ``parts``, the entries of :meth:`write`, in order) the current one, and
-        return its number. DamagedData names a file that is missing or has another size. One process commits at a time:
-        object stores cannot tell two apart."""
-        there = self._listing("parts")
+        return its number. DamagedData names a file that is missing or has another size; StorageError where it is no
+        longer this process's turn."""
+        if self.turn.held:
+            self.turn.confirm()
+        there = self._files.listing("parts")
         for entry in manifest["parts"]:
             self._look(entry, there)
-        number = max([*self._numbers(), *self._numbers("pipeline-")], default=0) + 1
-        full: dict[str, Any] = {"format": FORMAT, "number": number, **manifest}
-        data = json.dumps(full, indent=1, allow_nan=False).encode() + b"\n"
-        self._asked("be written", lambda: self._system.makedirs(self._path(), exist_ok=True))
-        if pipeline_document is not None:
-            packed = codec.pack(pipeline_document)
-            self._asked("be written", lambda: self._put(packed, f"pipeline-{number}.h3lab"), len(packed))
-        self._asked("be written", lambda: self._put(data, f"manifest-{number:06d}.json"), len(data))
-        return number
-
-    def _put(self, data: bytes, *names: str) -> None:
-        """A file that is there whole or not at all: an object is; elsewhere a draft is renamed."""
-        system, final = self._system, self._path(*names)
-        if {"s3", "gs", "abfs"} & set(system.protocol):
-            system.pipe_file(final, data)
-            return
-        draft = self._path(*names[:-1], f".draft.{secrets.token_hex(8)}.{names[-1]}")
-        system.pipe_file(draft, data)
-        system.mv(draft, final)
-        # WebHDFS refuses a rename onto a file, in silence; whoever was faster, or asked twice, has put the same bytes.
-        if int(system.info(final)["size"]) != len(data):
-            raise OSError(f"{names[-1]} could not be renamed into place")
-
-    def _listing(self, *names: str) -> dict[str, int]:
-        """Name → bytes of the files of a folder; none where it is not there."""
-        found = self._asked("be reached", lambda: self._listed(*names))
-        return {str(one["name"]).rstrip("/").rpartition("/")[2]: int(one["size"] or 0) for one in found}
-
-    def _listed(self, *names: str) -> list[dict[str, Any]]:
-        system = self._system
-        system.invalidate_cache()  # another process may have written
-        try:
-            return list(system.ls(self._path(*names), detail=True))
-        except FileNotFoundError as error:
-            if servers.no_bucket(error):  # which makedirs would create, under a name that may be misspelt
-                bucket = self._path().partition("/")[0]
-                raise StorageError(
-                    f"there is no bucket {bucket!r} for {self.place}. Create it first, if its name is right."
-                ) from error
-            return []
-
-    def _numbers(self, beginning: str = "manifest-") -> list[int]:
-        names = [name for name in self._listing() if name.startswith(beginning)]
-        return sorted(int(name.partition(".")[0].rpartition("-")[2]) for name in names)
+        return self._states.add(manifest, pipeline_document)
 
     def manifest(self, number: int | None = None) -> dict[str, Any]:
-        """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer."""
-        numbers = self._numbers()
-        if not numbers:
-            raise FeedNotFound(f"no feed is stored at {self.place}. Make one with lab.prepare(pipeline, rows, to=...).")
-        chosen = numbers[-1] if number is None else number
-        name = f"manifest-{chosen:06d}.json"
-        if chosen not in numbers:
-            raise StorageError(
-                f"state {chosen} of the feed at {self.place} is gone; it was prepared again since. Open it anew."
-            )
-        try:
-            found: dict[str, Any] = json.loads(self._bytes(name))
-            layout = found["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedData(f"{self.place}/{name} cannot be read; prepare the feed again.") from error
-        if layout > FORMAT:
-            raise FeedNotFound(f"{self.place}/{name} has layout {layout}; this h3lab reads up to {FORMAT}. Update it.")
-        return found
+        """A manifest by its number, or the current one. StorageError where nothing is stored, or no longer; DamagedData
+        where it cannot be read."""
+        return self._states.manifest(number)
 
     def pipeline(self, manifest: Mapping[str, Any]) -> Any:
-        """The document of the pipeline that was committed with a manifest, or None."""
-        name = f"pipeline-{manifest['number']}.h3lab"
-        if manifest.get("pipeline") is None and name not in self._listing():
-            return None
-        try:
-            return codec.unpack(self._bytes(name))
-        except DamagedData as error:
-            raise DamagedData(f"{self.place}/{name}: {error}") from error
-
-    def _bytes(self, *names: str) -> bytes:
-        def get() -> bytes:
-            try:
-                return bytes(self._system.cat_file(self._path(*names)))
-            except FileNotFoundError as error:
-                raise DamagedData(f"{'/'.join([self.place, *names])} is missing; prepare the feed again.") from error
-
-        return self._asked("be reached", get)
+        """The document of the pipeline that was committed with a manifest, or None; DamagedData where it is not what
+        was written."""
+        return self._states.pipeline(manifest)
 
     def rows(self, manifest: Mapping[str, Any]) -> Rows:
         """All parts of a manifest; each is fetched when a row of it is first asked for on this machine."""
         entries = manifest["parts"]
         if not entries:
             raise DataError(f"the feed at {self.place} has no parts.")
-        there = self._listing("parts")
-        for entry in entries:
-            self._look(entry, there)
-        parts, lengths = Parts(self.read, entries), [entry["rows"] for entry in entries]
+        number, there = manifest["number"], self._files.listing("parts")
+        try:
+            for entry in entries:
+                self._look(entry, there)
+        except DamagedData as error:
+            self._still(number, error)
+            raise
+        parts, lengths = Parts(partial(self._of_state, number), entries), [entry["rows"] for entry in entries]
         nbytes = sum(entry["size"] for entry in entries)
         runs = Runs(Rows(parts, lengths, nbytes), lambda number, begin, end: parts[number], _stays, far=True)
         return Rows(parts, lengths, nbytes, runs=runs)
+
+    def _of_state(self, number: int, entry: Mapping[str, Any]) -> Batch:
+        try:
+            return self.read(entry)
+        except DamagedData as error:
+            self._still(number, error)
+            raise
+
+    def _still(self, number: int, error: DamagedData) -> None:
+        """StorageError where a part cannot be read because its whole state was removed."""
+        if number not in self._states.numbers():
+            raise self._states.gone(number) from error
+
+    def kept(self, entries: Sequence[Mapping[str, Any]]) -> list[bool]:
+        """Whether each of these parts is there with the size that was written, and no reader found other rows."""
+        there = self._files.listing("parts") if entries else {}
+        return [
+            there.get(entry["file"]) == entry["stored"] and entry["file"] + DAMAGED not in there for entry in entries
+        ]
 
     def read(self, entry: Mapping[str, Any]) -> Batch:
         """The rows of one part, mapped read-only from this machine's cache. DamagedData names a file whose rows are not
         those that were written."""
         folder = home.room("cache") / entry["hash"]
-        local = Columns(folder)
-        found = _kept(local)
+        found = _cached(folder)
         if found is None:
             with home.alone(folder, _patient(entry)):
-                found = _kept(local)
+                found = _cached(folder)
                 if found is None:
+                    fetched = self._fetched(entry)
+                    shutil.rmtree(folder, ignore_errors=True)  # damaged, or half of it
                     make_room(entry["size"], folder.parent)
-                    local.commit({"parts": [local.write("part", self._fetched(entry))]})
-                    found = local.manifest()
+                    local = Columns(folder)
+                    local.commit({"parts": [local.write("part", fetched)]})
+                    found = local.read(local.manifest()["parts"][0])
         os.utime(folder)  # what was used last is removed last
-        return local.read(found["parts"][0])
+        return found
 
     def _fetched(self, entry: Mapping[str, Any]) -> Batch:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        where = f"{self.place}/parts/{entry['file']}"
-        data = self._bytes("parts", entry["file"])
+        name = f"parts/{entry['file']}"
+        data = self._files.read(name)
         try:
             batch = tables.batch_of(pq.read_table(pa.BufferReader(data)))
-            same = rows.identity(batch) == entry["hash"]
+            if rows.identity(batch) == entry["hash"]:
+                return batch
+            why: Any = "its rows are not those that were written"
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-            raise DamagedData(f"{where} is damaged: {error}. Prepare again.") from error
-        if not same:
-            raise DamagedData(f"{where} is damaged: its rows are not those that were written. Prepare again.")
-        return batch
-
-    def kept(self, entries: Sequence[Mapping[str, Any]]) -> list[bool]:
-        """Whether each of these parts is there, with the size that was written."""
-        there = self._listing("parts") if entries else {}
-        return [there.get(entry["file"]) == entry["stored"] for entry in entries]
+            why = error
+        with suppress(H3labError):  # who may only read cannot leave it to be seen
+            self._files.put(name + DAMAGED, b"")
+        raise DamagedData(f"{self.place}/{name} is damaged: {why}. Prepare the feed again.")
 
     def _look(self, entry: Mapping[str, Any], there: Mapping[str, int]) -> None:
         found = there.get(entry.get("file", ""))
@@ -230,54 +163,27 @@ class Parquet:
         if found is None:
             raise DamagedData(f"{where} is missing; prepare the feed again.")
         if found != entry["stored"]:
-            raise DamagedData(f"{where} has {found:,} bytes, {entry['stored']:,} were written; it is damaged.")
+            raise DamagedData(
+                f"{where} has {found:,} bytes, {entry['stored']:,} were written; it is damaged. Prepare the feed again."
+            )
 
     def collect_garbage(self) -> int:
-        """Remove what none of the last two manifests names, and return its bytes. Only while nobody writes parts."""
-        kept = self._numbers()[-KEPT:]
-        names = {entry["file"] for number in kept for entry in self.manifest(number)["parts"]}
-        freed, here = 0, self._listing()
-        # Manifests go first, so that none names a file that is gone.
-        old = [n for n in sorted(here) if n.startswith(("manifest-", "pipeline-")) and _number(n) not in kept]
-        old += [name for name in here if name.startswith(".draft.")]
-        parts = {name: size for name, size in self._listing("parts").items() if name not in names}
-        for path, size in [
-            *((self._path(n), here[n]) for n in old),
-            *((self._path("parts", n), s) for n, s in parts.items()),
-        ]:
-            freed += size
-            self._asked("be tidied", partial(self._remove, path))
-        return freed
-
-    def _remove(self, path: str) -> None:
-        with suppress(FileNotFoundError):  # asked twice
-            self._system.rm_file(path)
-
-    def _asked(self, what: str, ask: Callable[[], Answer], wanted: int = 0) -> Answer:
-        """What ``ask`` gives. A server that has gone is waited for; what its library raises comes as StorageError."""
-        try:
-            return patiently(ask, server(self.folder))
-        except H3labError:
-            raise
-        except Exception as error:  # each file system raises what its library does: botocore, requests, ...
-            wanting = f" ({wanted:,} bytes)" if wanted else ""
-            raise StorageError(
-                f"{self.place} cannot {what}{wanting} at {server(self.folder)}: {servers.said(error)}. "
-                f"{servers.advice(error)} What was stored before is still usable."
-            ) from servers.shown(error)
+        """Remove all but the newest two states and what they do not name; the bytes that became free. StorageError
+        while another process prepares here."""
+        with self.turn.also():
+            self.turn.confirm()
+            return self._states.collect_garbage(lambda manifest: (entry["file"] for entry in manifest["parts"]))
 
 
 def _stays(number: int, begin: int, end: int) -> None:
     """Parts stay mapped: they are this machine's copy, and as often needed again."""
 
 
-def _number(name: str) -> int:
-    return int(name.partition(".")[0].rpartition("-")[2])
-
-
-def _kept(local: Columns) -> dict[str, Any] | None:
+def _cached(folder: Path) -> Batch | None:
+    """The rows of a part in the cache; None where they are not there whole and sound."""
+    local = Columns(folder)
     try:
-        return local.manifest()
+        return local.read(local.manifest()["parts"][0])
     except (StorageError, DamagedData):
         return None
 

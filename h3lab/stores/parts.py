@@ -9,10 +9,12 @@ from h3lab.batch import Batch
 
 
 class Parts(Sequence[Batch]):
-    """The parts of a manifest, opened once each by ``read`` and kept."""
+    """The parts of a manifest, opened once each by ``read`` and kept. ``hold``: what keeps their files."""
 
-    def __init__(self, read: Callable[[Mapping[str, Any]], Batch], entries: Sequence[Mapping[str, Any]]) -> None:
-        self._read, self._entries = read, entries
+    def __init__(
+        self, read: Callable[[Mapping[str, Any]], Batch], entries: Sequence[Mapping[str, Any]], hold: Any = None
+    ) -> None:
+        self._read, self._entries, self._hold = read, entries, hold
         self._open: dict[int, Batch] = {}
 
     def __len__(self) -> int:

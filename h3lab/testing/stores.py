@@ -1,11 +1,13 @@
 """What every store of prepared rows promises, as checks that its author can run.
 
-They know write, kept, commit, manifest, pipeline, rows, read and collect_garbage; they do not know files.
+They know write, commit, manifest, pipeline, rows, read, kept, collect_garbage and turn; they do not know files.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,87 @@ def check_manifests(factory: Factory, folder: Path) -> None:
     _raises(H3labError, lambda: store.manifest(numbers[-1] + 1))
 
 
+def check_old_rows(factory: Factory, folder: Path) -> None:
+    """Rows that were opened before several commits can still be read, or say that their state is gone; a feed that is
+    opened anew is never called damaged."""
+    store = factory(folder)
+    batch = some_batches()["dense"]
+    store.commit({"parts": [store.write("00000", batch)]})
+    opened = store.rows(store.manifest())
+    for number in range(3):
+        store.commit({"parts": [store.write("00000", batch.take(slice(number + 1)))]})
+        store.collect_garbage()
+        assert len(factory(folder).rows(factory(folder).manifest())) == number + 1
+    try:
+        _same(opened.take(slice(None)), batch, "opened three commits ago")
+    except StorageError as error:
+        assert "is gone" in str(error), f"of a state that is gone was said: {error}"
+
+
+def check_writing_again(factory: Factory, folder: Path) -> None:
+    """Who opens a feed while its own parts are written once more sees it whole, and so does who has opened it."""
+    batch, done, failures = Batch(np.random.default_rng(0).random((4000, 20))), threading.Event(), list[Exception]()
+    entry = factory(folder).write("00000", batch)
+    factory(folder).commit({"parts": [entry]})
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                factory(folder).rows(factory(folder).manifest())
+            except Exception as error:
+                failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        again = [factory(folder).write("00000", batch) for _ in range(5)]
+    finally:
+        done.set()
+        reader.join()
+    assert not failures, f"a reader found: {failures[0]!r}"
+    assert {one["hash"] for one in again} == {entry["hash"]} and all(factory(folder).kept([entry, *again]))
+    _same(factory(folder).read(entry), batch, "written again")
+
+
+def check_turns(factory: Factory, folder: Path) -> None:
+    """One at a time prepares: another is refused, removes nothing, and is let in afterwards."""
+    store, other = factory(folder), factory(folder)
+    with store.turn:
+        entry = store.write("00000", some_batches()["dense"])
+        error = _raises(StorageError, other.turn.__enter__)
+        assert "another process is preparing into" in str(error) and str(os.getpid()) in str(error), str(error)
+        _raises(StorageError, other.collect_garbage)
+        store.turn.confirm()
+        number = store.commit({"parts": [entry]})
+        store.collect_garbage()
+    with other.turn:
+        assert other.collect_garbage() == 0, "a turn left something behind"
+        _same(other.read(other.manifest(number)["parts"][0]), some_batches()["dense"], "written in a turn")
+
+
+def check_committers(factory: Factory, folder: Path) -> None:
+    """Two that commit at the same time get two numbers; each manifest keeps the pipeline that came with it."""
+    entry = factory(folder).write("00000", some_batches()["dense"])
+    barrier, told = threading.Barrier(3), list[tuple[int, list[int]]]()
+
+    def commit(name: int) -> None:
+        barrier.wait()
+        for turn in range(3):
+            who = [name, turn]
+            told.append((factory(folder).commit({"parts": [entry], "who": who, "pipeline": "p"}, {"who": who}), who))
+
+    threads = [threading.Thread(target=commit, args=(name,)) for name in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({number for number, _ in told}) == 9, f"9 commits were given these numbers: {sorted(told)}"
+    store = factory(folder)
+    for number, who in told:
+        found = store.manifest(number)
+        assert found["who"] == who and store.pipeline(found) == {"who": who}, f"state {number} is a mixture"
+
+
 def check_hashes(factory: Factory, folder: Path) -> None:
     """Equal rows have equal hashes whatever the part is called; other rows, types or shapes have others."""
     store = factory(folder)
@@ -137,6 +220,10 @@ STORE_CHECKS: tuple[Callable[[Factory, Path], None], ...] = (
     check_round_trip,
     check_order,
     check_manifests,
+    check_old_rows,
+    check_writing_again,
+    check_turns,
+    check_committers,
     check_hashes,
     check_documents,
     check_missing_parts,
@@ -157,9 +244,9 @@ def _same(one: Batch, two: Batch, what: str) -> None:
         assert equal, f"{what}: {name} has other numbers"
 
 
-def _raises(kind: type[Exception], call: Callable[[], Any]) -> None:
+def _raises(kind: type[Exception], call: Callable[[], Any]) -> Exception:
     try:
         call()
-    except kind:
-        return
+    except kind as error:
+        return error
     raise AssertionError(f"{kind.__name__} was expected, nothing was raised")
