@@ -249,6 +249,35 @@ except StorageError as error:
 """
 
 
+MANY = """
+import resource, sys
+import numpy as np
+from h3lab.batch import Batch
+from h3lab.errors import StorageError
+from h3lab.stores.columns import Columns
+store = Columns(sys.argv[1])
+x = np.ones((2, 3))
+store.commit({"parts": [store.write(f"{n:05d}", Batch(x, None, None, None, np.arange(2))) for n in range(150)]})
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, int(sys.argv[2])))
+try:
+    print(len(store.rows(store.manifest()).take(slice(None))))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_feed_may_have_more_parts_than_files_may_be_open(tmp_path):
+    def told(limit: int) -> str:
+        command = [sys.executable, "-c", MANY, str(tmp_path), str(limit)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert told(4096) == "300"
+    assert told(128) == (
+        f"{tmp_path} cannot be read: this process may have 128 files open at a time. Allow it more (ulimit -n), or "
+        "prepare from fewer, larger parts."
+    )
+
+
 def test_a_full_disk_leaves_the_old_feed(tmp_path):
     Feed.of(np.zeros((10, 4)), np.zeros(10)).store(tmp_path)
     done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path)], capture_output=True, text=True)

@@ -28,7 +28,7 @@ from h3lab.errors import DamagedData, DataError, FeedNotFound
 from h3lab.feeds import rows
 from h3lab.feeds.rows import Rows, Runs, is_sparse
 from h3lab.stores import checks
-from h3lab.stores.folders import Folder, Hold, refused, sync
+from h3lab.stores.folders import Folder, Hold, allow_open, refused, sync, too_many
 from h3lab.stores.parts import Parts
 from h3lab.stores.runs import FileRuns
 from h3lab.stores.states import DAMAGED, States, name_of
@@ -131,8 +131,7 @@ class Columns:
         if not entries:
             raise DataError(f"the feed in {self.folder} has no parts.")
         hold = self._holding(manifest["number"])
-        for file in _files(manifest):
-            self._look(file)
+        allow_open(2 * sum(self._look(file).st_size > 0 for file in _files(manifest)))  # gathered, and fetched ahead
 
         def one(number: int, name: str) -> Any:
             array = entries[number]["arrays"].get(name)
@@ -176,8 +175,13 @@ class Columns:
         known = self._file(file)
         if not file["size"]:
             return np.empty(shape, dtype)
-        with open(known.path, "rb") as opened:
-            mapped = mmap.mmap(opened.fileno(), file["size"], access=mmap.ACCESS_READ)
+        try:
+            with open(known.path, "rb") as opened:
+                mapped = mmap.mmap(opened.fileno(), file["size"], access=mmap.ACCESS_READ)
+        except OSError as error:
+            if told := too_many(error, str(self.folder)):
+                raise told from error
+            raise
         if check:
             known.check(memoryview(mapped))
         checks.scatter(mapped)

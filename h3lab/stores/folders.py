@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -111,6 +112,26 @@ class Hold:
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):
             os.close(self._descriptor)
+
+
+def allow_open(count: int) -> None:
+    """Let this process have so many files open, as far as it may: a map keeps its file open, and the usual limit of
+    1,024 is less than the arrays of 400 parts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count > soft // 4:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def too_many(error: OSError, place: str) -> StorageError | None:
+    """What is said where a process may not open one more file; None of another error."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return StorageError(
+        f"{place} cannot be read: this process may have {soft:,} files open at a time. Allow it more (ulimit -n), or "
+        "prepare from fewer, larger parts."
+    )
 
 
 def sync(path: Path) -> None:

@@ -30,6 +30,7 @@ from h3lab.feeds.rows import Rows, Runs
 from h3lab.stores import tables
 from h3lab.stores.cache import make_room
 from h3lab.stores.columns import Columns
+from h3lab.stores.folders import allow_open
 from h3lab.stores.objects import Objects
 from h3lab.stores.parts import Parts
 from h3lab.stores.states import DAMAGED, States
@@ -98,6 +99,7 @@ class Parquet:
         except DamagedData as error:
             self._still(number, error)
             raise
+        allow_open(4 * len(entries))  # x, y, keys and another one
         parts, lengths = Parts(partial(self._of_state, number), entries), [entry["rows"] for entry in entries]
         nbytes = sum(entry["size"] for entry in entries)
         runs = Runs(Rows(parts, lengths, nbytes), lambda number, begin, end: parts[number], _stays, far=True)
