@@ -378,7 +378,7 @@ def test_wrong_sources_are_refused_at_once() -> None:
         prepare(recipe(), CutSource(frame().assign(label=pd.Series([None] * 120, dtype="str"))), on_null_label="drop")
     stream = CutSource(frame())
     stream.bounded = False
-    with pytest.raises(UsageError, match="CutSource has no end"):
+    with pytest.raises(UsageError, match="CutSource comes without an end"):
         prepare(recipe(), stream)
     with pytest.raises(UsageError, match="block 'w' has a source of its own, 'weather'"):
         prepare(Pipeline(Preprocessor("w", ["a"], source="weather")), frame())

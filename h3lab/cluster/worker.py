@@ -6,7 +6,9 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from h3lab import worlds
 from h3lab.cluster.jobs import POLL_SECONDS, Job
@@ -33,7 +35,16 @@ def run_worker(path: str, name: str) -> int:
         _tell(job, 0, error, name)
         return 1
     # What it says of servers that have gone is for who waits, and nobody reads a worker's log.
-    logging.getLogger("h3lab.servers").addHandler(logging.FileHandler(job.workers / f"{name}.notes", delay=True))
+    log, notes = logging.getLogger("h3lab.servers"), logging.FileHandler(job.workers / f"{name}.notes", delay=True)
+    log.addHandler(notes)
+    try:
+        return _rounds(job, function, tasks, name)
+    finally:
+        log.removeHandler(notes)
+        notes.close()
+
+
+def _rounds(job: Job, function: object, tasks: Sequence[Any], name: str) -> int:
     checked, everything = time.monotonic(), {f"{task:06d}" for task in range(len(tasks))}
     while not job.closed:
         # Every round begins anew: a task can become free again behind the place where this worker is.
