@@ -18,6 +18,7 @@ from h3lab.serial import signed
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("H3LAB_HOME", str(tmp_path))
+    monkeypatch.setenv("H3LAB_SLOT", "slot0")  # else a worker in this process names one, for all tests after it
     return LabFolder()
 
 
