@@ -33,7 +33,8 @@ _GONE = {
     *("urllib3.exceptions.HTTPError", "botocore.exceptions.HTTPClientError", "botocore.exceptions.ConnectionError"),
     # An answer that was cut short in its head has no body: no JSON either.
     *("requests.exceptions.JSONDecodeError", "botocore.exceptions.ResponseStreamingError"),
-    "botocore.parsers.ResponseParserError",
+    # Nor has one that was cut short in its body the sum that its head has promised.
+    *("botocore.parsers.ResponseParserError", "botocore.exceptions.FlexibleChecksumError"),
     *("aiohttp.client_exceptions.ClientConnectionError", "aiohttp.client_exceptions.ClientPayloadError"),
 }
 #: Answers of HTTP by which a server asks for patience: too many requests, and what gateways say of one that restarts.
