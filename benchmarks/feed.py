@@ -158,9 +158,15 @@ def disk(folder: Path, gigabytes: float) -> None:
     subprocess.run([sys.executable, "-c", FIRST, str(folder / "large")], check=True)
 
 
-def epoch_of(folder: Path, way: str, seconds: float) -> None:
-    """Rows a second of an epoch, or of its beginning, in this process; the files are not in memory when it begins."""
+def epochs_of(folder: Path, way: str, seconds: float) -> None:
+    """An epoch, and in blocks a second one, whose bytes have been checked by then."""
     feed = open_feed(folder)
+    for number in range(2 if way == "blocks" else 1):
+        epoch_of(feed, folder, way, seconds, number)
+
+
+def epoch_of(feed: Feed, folder: Path, way: str, seconds: float, number: int) -> None:
+    """Rows a second of an epoch, or of its beginning, in this process; the files are not in memory when it begins."""
     for path in (folder / "parts").iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -171,7 +177,7 @@ def epoch_of(folder: Path, way: str, seconds: float) -> None:
         torch.set_num_threads(1)
         loader = iter(torch.utils.data.DataLoader(Mapped(feed), batch_size=256, shuffle=True))
     rows, vector, before, began = 0, np.ones(784, np.float32), bytes_read(), time.perf_counter()
-    given = loader if way == "DataLoader" else feed.epoch(0, batch_size=256, shuffle=way, copy=False)
+    given = loader if way == "DataLoader" else feed.epoch(number, batch_size=256, shuffle=way, copy=False)
     for batch in given:
         x = batch[0].numpy() if way == "DataLoader" else batch.x
         rows += len(x)
@@ -180,7 +186,10 @@ def epoch_of(folder: Path, way: str, seconds: float) -> None:
             break
     seconds = time.perf_counter() - began
     used = (bytes_read() - before) / (rows * feed.nbytes / len(feed))
-    print(f"  {way:11} {rows / seconds:10,.0f} rows/s, {used:.1f} bytes read for each that is used", flush=True)
+    print(
+        f"  {way:11} epoch {number} {rows / seconds:10,.0f} rows/s, {used:.1f} bytes read for each that is used",
+        flush=True,
+    )
 
 
 def bytes_read() -> int:
@@ -216,7 +225,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.epoch:
-        epoch_of(options.folder, options.epoch, options.seconds)
+        epochs_of(options.folder, options.epoch, options.seconds)
         return
     x, y = data()
     folder = Path(tempfile.mkdtemp(prefix="h3-feed-"))
