@@ -54,17 +54,22 @@ class Split(Source):
         return replace(part, rows=rows, position=part.inside(), version=version)
 
     def read(self, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = self.check(columns)
+        table, keys = self._drawn(part, wanted)
+        self.__dict__["_known"] = {**self.__dict__.get("_known", {}), "keys": (part, keys)}
+        return table.select(wanted)
+
+    def _drawn(self, part: Part, wanted: Sequence[str]) -> tuple[pa.Table, np.ndarray]:
+        """The rows of this side, of these columns at least, and their keys."""
         import pyarrow as pa
 
         below = _below(part)
-        wanted = self.check(columns)
         more = [self.stratify] if self.stratify is not None and self.stratify not in wanted else []
         # A table without columns forgets how many rows it has.
         table = self.base.read(below, [*wanted, *more] or self.columns[:1])
         keys = self.base.keys(below, table)
         mine = self._mine(keys, table)
-        self.__dict__["_known"] = {**self.__dict__.get("_known", {}), "keys": (part, keys[mine])}
-        return table.filter(pa.array(mine)).select(wanted)
+        return table.filter(pa.array(mine)), keys[mine]
 
     def keys(self, part: Part, table: pa.Table) -> np.ndarray:
         known = self.__dict__.get("_known", {}).get("keys")
@@ -73,8 +78,7 @@ class Split(Source):
             if self.numbered and below.rows is not None:
                 keys = self.base.keys(below, _empty_rows(below.rows))
                 return np.asarray(keys[self._mine(keys, None)])
-            self.read(part, [])
-            known = self.__dict__["_known"]["keys"]
+            return self._drawn(part, [])[1]  # not by what is known: another thread may have read another part
         return np.asarray(known[1])
 
     def _mine(self, keys: np.ndarray, table: pa.Table | None) -> np.ndarray:

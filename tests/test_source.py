@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from h3lab import worlds
 from h3lab.errors import DataError, UnknownName, UsageError
+from h3lab.joining.joined import join
 from h3lab.keys import Keyed, keys_of
 from h3lab.pipeline import Pipeline, Preprocessor
 from h3lab.preparing.prepare import prepare
@@ -390,3 +392,19 @@ def test_a_promise_that_is_broken_is_told_and_one_that_is_not_made_is_shown(brok
 def test_what_is_read_once_says_so():
     assert "read once, and kept on disk" in repr(read({"a": n} for n in range(3)))
     assert read(pa.table({"a": [1]})).notes == []
+
+
+@pytest.mark.parametrize("how", ["a stratified split", "a join that drops rows"])
+def test_keys_are_those_of_the_part_whatever_other_threads_read(how):
+    base = Pieces(table(3_000), range(20, 3_000, 20))
+    if how == "a stratified split":
+        source = base.split(0.5, seed=1, stratify="class")[0]
+    else:
+        some = read({"id": np.arange(0, 3_000, 3), "more": np.zeros(1_000)})
+        source = join({"rows": base, "some": some}, {"some": "id"}, "drop", "error")
+    pieces = [(part, source.read(part)) for part in source.parts()]
+    alone = [source.keys(part, rows) for part, rows in pieces]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            together = list(pool.map(lambda piece: source.keys(*piece), pieces))
+            assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))

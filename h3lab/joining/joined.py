@@ -93,14 +93,18 @@ class Joined(Source):
         """The rows of a part with what is looked up. DataError names source, keys and rows that are missing, where
         that is an error."""
         wanted = self.check(columns)
+        table, found, kept = self._found(part, wanted)
+        self.__dict__["_known"] = {**self.__dict__.get("_known", {}), "kept": (part, kept)}
+        return self._side_by_side(table, found, kept, wanted)
+
+    def _found(self, part: Part, wanted: Sequence[str]) -> tuple[pa.Table, dict[str, np.ndarray], np.ndarray | None]:
+        """The first source's rows of a part; where each stands in the others; and which are kept (None: all)."""
         below = Part(**part.position["of"])
         own = [name for name in wanted if name in self.base.schema.names]
         pairs = [here for found in self.keys_of.values() for here, _ in found]
         table = self.base.read(below, list(dict.fromkeys([*own, *pairs])) or self.base.columns[:1])
         found = {name: self.lookup(name).find(table, self.keys_of[name]) for name in self.keys_of}
-        kept = self._kept(found, table, below)
-        self.__dict__["_known"] = {**self.__dict__.get("_known", {}), "kept": (part, kept)}
-        return self._side_by_side(table, found, kept, wanted)
+        return table, found, self._kept(found, table, below)
 
     def partly(self, column: str) -> str:
         name, _, rest = column.partition(".")
@@ -191,11 +195,10 @@ class Joined(Source):
         if self.policies.on_missing != "drop":
             return self.base.keys(below, table)
         known = self.__dict__.get("_known", {}).get("kept")
-        if known is None or known[0] != part:
-            self.read(part, [])
-            known = self.__dict__["_known"]["kept"]
+        # Not read for what is known then: another thread may have read another part.
+        kept = known[1] if known is not None and known[0] == part else self._found(part, [])[2]
         rows = self.base.read(below, self.base.columns[:1])
-        return np.asarray(self.base.keys(below, rows)[known[1]])
+        return np.asarray(self.base.keys(below, rows)[kept])
 
     def lookup(self, name: str) -> Lookup:
         """What another source is looked up in; made in this process where nobody has landed it."""
@@ -262,6 +265,11 @@ def join(sources: Any, keys: Any, on_missing: str, on_duplicate: str) -> Joined:
             raise UsageError(
                 f"a source is called {name!r}; its columns are called name.column, so take a name without."
             )
+    if not isinstance(keys or {}, Mapping):
+        other = list(opened)[1]
+        raise UsageError(
+            f"keys={keys!r} came; expected a dict of the columns that know a row of each: keys={{{other!r}: {keys!r}}}."
+        )
     return Joined(opened, keys or {}, Policies(on_missing, on_duplicate))
 
 
