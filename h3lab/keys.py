@@ -25,10 +25,7 @@ class Keyed(Source):
     numbered = False
 
     def __init__(self, base: Source, key: str | Sequence[str]) -> None:
-        self.base = base
-        self.key = (key,) if isinstance(key, str) else tuple(key) if isinstance(key, Iterable) else ()
-        if not self.key or not all(isinstance(name, str) for name in self.key):
-            raise UsageError(f"key={key!r} came; expected a column or columns, for example key='id'.")
+        self.base, self.key = base, columns_of_key(key)
         base.check(self.key)
         self.bounded, self.replayable, self.ordered = base.bounded, base.replayable, base.ordered
 
@@ -65,6 +62,14 @@ class Keyed(Source):
 
     def size(self) -> str:
         return self.base.size()
+
+
+def columns_of_key(key: Any) -> tuple[str, ...]:
+    """The names of the columns of a key; UsageError for anything else."""
+    names = (key,) if isinstance(key, str) else tuple(key) if isinstance(key, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"key={key!r} came; expected a column or columns, for example key='id'.")
+    return names
 
 
 def reopen(description: Mapping[str, Any]) -> Keyed:

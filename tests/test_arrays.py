@@ -125,6 +125,8 @@ def test_inputs_of_every_form(x, shape, features, dtype):
         (np.zeros((0, 2)), [], "no rows"),
         (np.arange(6.0), np.ones(6), r"reshape\(-1, 1\)"),
         (np.array(3.0), np.ones(6), "scalar"),
+        (np.ma.masked_less(X, 1.0), np.ones(6), "X is a masked array with . masked values"),
+        (X, np.ma.masked_array([0, 1] * 3, mask=[1, 0] * 3), "y is a masked array with 3 masked values"),
         (np.array([["a", "b"]] * 6), np.ones(6), "Pipeline"),
         (np.array([["a", 1]] * 6, dtype=object), np.ones(6), "Pipeline"),
         ({}, np.ones(6), "at least one block"),

@@ -264,3 +264,21 @@ def test_it_is_told_without_importing_torch():
     assert worlds.holds_examples(Pictures()) and worlds.holds_examples(DataLoader(Pictures()))
     assert worlds.holds_examples(read(Pictures()))
     assert not any(map(worlds.holds_examples, [(IMAGES, LABELS), IMAGES, Feed.of(IMAGES, LABELS), "a.parquet", None]))
+
+
+def test_errors_of_many_rows_at_once_and_of_names_are_ours():
+    class Several(Pictures):
+        def __getitems__(self, numbers):
+            raise OSError("the disk is away")
+
+    with pytest.raises(
+        DataError, match=r"rows from 0 on of a torch Several could not be read: OSError: the disk is aw"
+    ):
+        datasets.pair(Several())
+    with pytest.raises(DataError, match="are dicts with different names"):
+        datasets.pair(Bad(lambda i: {"ab"[i % 2]: 1.0}))
+
+
+def test_types_that_numpy_does_not_have_are_read_as_float32():
+    x, y = datasets.pair(Bad(lambda i: (torch.tensor([0.5, -2.0], dtype=torch.bfloat16), i)))
+    assert x.dtype == np.float32 and (x == [0.5, -2.0]).all() and y[:2].tolist() == [0, 1]

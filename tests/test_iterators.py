@@ -137,3 +137,37 @@ def test_what_goes_wrong_says_where_and_what_to_type() -> None:
         len(h3.read(spent))
     with pytest.raises(UsageError, match="an iterator of dicts"):
         h3.read(7)
+
+
+def test_an_iterator_that_was_left_in_its_middle_does_not_go_on_there() -> None:
+    class Failing(Iterator[Any]):
+        def __init__(self) -> None:
+            self.at = 0
+
+        def __next__(self) -> dict[str, Any]:
+            self.at += 1
+            if self.at == 3:
+                raise ConnectionError("the queue is away")
+            if self.at > 9:
+                raise StopIteration
+            return {"n": self.at}
+
+    source = h3.read(Failing())
+    with pytest.raises(DataError, match="failed after 2 rows: ConnectionError"):
+        len(source)
+    with pytest.raises(DataError, match=r"begun before .* no row twice. Make it again"):
+        len(source)
+
+
+@pytest.mark.parametrize("item", [(1, 2), (np.zeros(3), np.zeros(3)), np.arange(3)], ids=["pair", "arrays", "array"])
+def test_what_may_be_meant_as_one_row_is_not_read_as_many(item: Any) -> None:
+    with pytest.raises(UsageError, match=rf"yielded a {type(item).__name__} after 0 rows; expected dicts"):
+        len(h3.read(iter([item])))
+
+
+def test_a_function_that_cannot_be_called_is_said() -> None:
+    def rows(count: int) -> Iterator[dict[str, Any]]:
+        yield from dicts(count)
+
+    with pytest.raises(DataError, match=r"rows\(\) gives failed after 0 rows: TypeError: .*'count'"):
+        len(h3.read(rows))

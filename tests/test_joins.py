@@ -89,6 +89,12 @@ def test_rows_without_a_match_are_left_out_where_that_is_chosen():
     assert [keys[y] for y in kept.y.tolist()] == kept.keys.tolist(), "a row keeps its key when others are left out"
 
 
+@pytest.mark.parametrize("keys", ["tail", ["tail"]])
+def test_keys_that_are_no_dict_are_shown_as_one(keys):
+    with pytest.raises(UsageError, match=r"expected a dict .*keys=\{'weather': .*tail"):
+        prepare(pipeline(), sources(), keys=keys)
+
+
 def test_a_missing_key_is_named_with_block_key_and_rows():
     with pytest.raises(
         DataError, match=r"block 'plane': 6 rows of 'flights' are not in 'planes' by tail: None \(row 0 "

@@ -316,6 +316,37 @@ def test_the_label_decides_the_task(values: Any, task: Any, expected: Any) -> No
     assert feed.arrays()[1].tolist() == list(values)
 
 
+@pytest.mark.parametrize("task", [None, "regression"])
+def test_what_is_no_label_is_said_before_anything_is_read(task: Any) -> None:
+    rows = pd.DataFrame({"x": [1.0, 2.0], "y": [[1, 2], [3]]})
+    with pytest.raises(DataError, match=r"the label 'y' is list<item: int64>; classes are text"):
+        prepare(Pipeline(Preprocessor("x", ["x"]), label="y", task=task), rows)
+
+
+def test_what_nobody_uses_may_be_of_any_type() -> None:
+    odd = pa.array([{"a": "x"}, {"a": "y"}], pa.struct([("a", pa.string_view())]))  # which Arrow cannot filter
+    rows = pa.table({"x": [1.0, 2.0], "y": ["u", None], "odd": odd})
+    assert len(prepare(Pipeline(Preprocessor("x", ["x"]), label="y"), rows, on_null_label="drop")) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "says"),
+    [
+        ("int8", [1, 300], "block 'x' has values from 1 to 300, which int8 does not hold"),
+        ("uint16", [-1, 2], "from -1 to 2, which uint16"),
+        ("float16", [1.0, 1e6], r"float16 does not hold \(up to 6.55e\+04\).*a wider type"),
+        ("float32", [1.0, 1e300], r"float32 does not hold"),
+    ],
+)
+def test_a_type_that_does_not_hold_the_numbers_is_refused(dtype: str, values: list[float], says: str) -> None:
+    pipeline = Pipeline(Preprocessor("x", ["x"]), dtype=dtype)
+    with pytest.raises(DataError, match=says):
+        prepare(pipeline, {"x": values})
+    assert prepare(pipeline, {"x": values[:1] if values[0] > 0 else [3]}).spec.blocks["x"].dtype == dtype
+    if dtype.startswith("f"):
+        assert np.isinf(prepare(pipeline, {"x": [np.inf, 1.0]}).arrays()[0][0, 0]), "infinity was there before"
+
+
 def test_many_whole_numbers_are_questioned() -> None:
     rows = pd.DataFrame({"x": np.arange(300.0), "y": np.arange(300) % 150})
     with pytest.warns(UserWarning, match='150 different whole numbers.*task="regression"'):

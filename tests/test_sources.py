@@ -985,3 +985,66 @@ def test_compressed_text(tmp_path):
     for name, content in squeezed.items():
         (tmp_path / name).write_bytes(content)
         assert texts(read(tmp_path / name), "text") == list(range(200))
+
+
+@pytest.mark.parametrize("name", ["latin.csv", "bare.jsonl", "none.parquet"])
+def test_files_whose_columns_have_no_names_are_named(name, tmp_path):
+    path = tmp_path / name
+    if name == "none.parquet":
+        pq.write_table(pa.table({}), path)
+    else:
+        path.write_bytes({"latin.csv": "größe,b\n1,2\n".encode("latin-1"), "bare.jsonl": b"{}\n{}\n"}[name])
+    with pytest.raises(DataError, match=rf"{name}.*(no UTF-8 text|no columns)"):
+        read(str(path)).schema  # noqa: B018
+
+
+def test_a_column_that_is_no_column_for_a_reason_says_the_reason(tmp_path):
+    (tmp_path / "semi.csv").write_text("a;b\n1;2\n")
+    (tmp_path / "tabs.csv").write_text("a\tb\n1\t2\n")
+    for year in ("y=1", "y=2"):
+        (tmp_path / "parts" / year).mkdir(parents=True)
+        pq.write_table(pa.table({"a": [1]}), tmp_path / "parts" / year / "rows.parquet")
+    for name, words in (("semi.csv", r"'a;b'.*sep=';'"), ("tabs.csv", r"sep='\\t'"), ("parts", r"'b'|Known: a")):
+        with pytest.raises((DataError, UnknownName), match=words):
+            read(str(tmp_path / name)).check(["b"])
+    with pytest.raises(DataError, match=r"'y' stands in names of folders alone \(y=1/\)"):
+        read(str(tmp_path / "parts")).check(["y"])
+
+
+def test_views_of_text_are_text_like_any(tmp_path):
+    words = pa.array(["x", None, "y", "x"], pa.string_view())
+    table = pa.table({"word": words, "raw": words.cast(pa.binary_view()), "n": [1.0, 2.0, 3.0, 4.0]})
+    pq.write_table(table, tmp_path / "views.parquet")
+    for source in (read(table), read(str(tmp_path / "views.parquet"))):
+        check_source(source)
+        assert source.first(4).column("word").to_pylist() == words.to_pylist()
+        feed = prepare(Pipeline(Preprocessor("n", ["n"]), label="word"), source, on_null_label="drop")
+        assert feed.arrays()[1].tolist() == ["x", "y", "x"]
+        assert "word" in repr(Pipeline.guess(source, label="n"))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        np.ma.masked_array([[1.0, 2.0]], mask=[[True, False]]),
+        (np.ma.masked_array([[1.0], [2.0]], mask=[[True], [False]]), [0, 1]),
+        (np.zeros((2, 1)), np.ma.masked_array([0, 1], mask=[True, False])),
+    ],
+    ids=["array", "X", "y"],
+)
+def test_masked_values_are_not_taken_for_values(what):
+    with pytest.raises(DataError, match=r"masked array with 1 masked values.*filled\(numpy\.nan\)"):
+        read(what)
+
+
+def test_names_that_are_no_text_become_text():
+    assert read([{1: 1.5, "b": 2}, {1: 2.5}]).first(2).to_pylist() == [{"1": 1.5, "b": 2}, {"1": 2.5, "b": None}]
+    for what in ([{1: 1, "1": 2}], {1: [1], "1": [2]}):
+        with pytest.raises(DataError, match="two columns are named '1'"):
+            read(what)
+
+
+@pytest.mark.parametrize("what", [pd.DataFrame({"a": [2**70, 1]}), [{"a": 2**70}], {"a": [2**70]}], ids=str)
+def test_numbers_that_no_column_holds_are_an_error_of_ours(what):
+    with pytest.raises(DataError, match="these rows cannot be a table"):
+        read(what)

@@ -196,6 +196,12 @@ def test_every_type_may_be_a_key_that_knows_a_row(postgres, kind, form):
     assert len(set(keys)) == ROWS
 
 
+@pytest.mark.parametrize("key", [3, [], ["number", 3]])
+def test_a_key_that_names_no_column_is_refused_before_anything_is_asked(key):
+    with pytest.raises(UsageError, match=r"expected a column or columns, for example key='id'"):
+        h3.read("sqlite:///nowhere.db", table="flights", key=key)
+
+
 @pytest.mark.parametrize("type_", ["numeric", "float"])
 def test_a_key_that_knows_no_row_is_named_with_the_cast(postgres, type_):
     execute(postgres, f"CREATE TABLE k (k {type_} PRIMARY KEY)", "INSERT INTO k VALUES (0.5), (1.5)")

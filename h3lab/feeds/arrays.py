@@ -59,10 +59,20 @@ def inputs(X: Any) -> Inputs:
     return _input(X, "X")
 
 
+def unmasked(values: Any, what: str) -> np.ndarray:
+    """Whatever came as an array; DataError for one with masked values, which NumPy would give as if they were not."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise DataError(
+            f"{what} is a masked array with {np.ma.count_masked(values)} masked values. Say what these are: "
+            ".astype(float).filled(numpy.nan) makes them missing ones."
+        )
+    return np.asarray(values)
+
+
 def _input(X: Any, what: str) -> Any:
     if hasattr(X, "tocsr"):
         return X.tocsr()
-    x = np.asarray(X)
+    x = unmasked(X, what)
     if x.dtype.kind not in "biuf":
         try:
             x = x.astype(np.float64) if x.dtype.kind == "O" else x
@@ -97,7 +107,7 @@ def targets(y: Any, task: Task | None, labels: Sequence[Any] | None) -> tuple[np
     categories = hasattr(getattr(y, "dtype", None), "categories")
     # NumPy makes text of all of a list where one value is text, without a word.
     texts = isinstance(y, list | tuple) and any(isinstance(value, str) for value in y)
-    y = np.array(y, dtype=object) if texts else np.asarray(y)
+    y = np.array(y, dtype=object) if texts else unmasked(y, "y")
     if y.dtype.kind == "O":
         y = _plain(y)
     if y.ndim == 2 and y.shape[1] == 1:

@@ -195,7 +195,26 @@ def conform(x: Any, spec: Block, where: str) -> Any:
         return x
     if np.dtype(spec.dtype).kind in "iub" and x.dtype.kind == "f":
         raise DataError(f"{where} has gaps or fractions here ({x.dtype}), and was of type {spec.dtype} when fitted.")
-    return x.astype(spec.dtype)
+    return _cast(x, np.dtype(spec.dtype), where)
+
+
+def _cast(x: Any, dtype: np.dtype[Any], where: str) -> Any:
+    """Numbers in another type; DataError for one that would come out as another number, or as infinity."""
+    values = x.data if hasattr(x, "indptr") else x
+    if dtype.kind in "iu" and values.size and not np.can_cast(values.dtype, dtype):
+        low, high, limits = values.min(), values.max(), np.iinfo(dtype)
+        if low < limits.min or high > limits.max:
+            raise DataError(f"{where} has values from {low} to {high}, which {dtype} does not hold. {_WIDER}")
+    try:
+        with np.errstate(over="raise"):
+            return x.astype(dtype)
+    except FloatingPointError as error:
+        raise DataError(
+            f"{where} has values that {dtype} does not hold (up to {np.finfo(dtype).max:.4g}). {_WIDER}"
+        ) from error
+
+
+_WIDER = "Take a wider type, Pipeline(..., dtype=...), or scale the numbers before."
 
 
 def run(stages: Sequence[Stage], x: Any, where: str) -> Any:

@@ -109,8 +109,11 @@ def _superseded(job: Job, saved: dict[str, tuple[int, int, Any]]) -> dict[str, t
 
 
 def first_rows(job: Job) -> pa.Table:
-    """A few rows with a label, all columns; DataError for an empty source."""
-    table, _ = labelled_rows(job, job.source.first(HEAD_ROWS))
+    """A few rows with a label, the columns of the pipeline; DataError for an empty source."""
+    table = job.source.first(HEAD_ROWS)
+    used = dict.fromkeys([*job.pipeline.columns, job.pipeline.label, job.pipeline.weight])
+    # Of what nobody uses Arrow may have types that it cannot filter.
+    table, _ = labelled_rows(job, table.select([name for name in used if name in table.column_names]))
     dropped = 0
     for part in job.parts if not table.num_rows else ():
         table, _, left = read(job, part)

@@ -63,7 +63,7 @@ class Labels:
         if task is None and self.type.startswith("decimal"):
             return "regression", None
         if not all(isinstance(value, str | bool | int | float) for value in self.counts):
-            raise DataError(f"the label {name!r} is {self.type}; classes are text, booleans or numbers.")
+            raise _no_label(name, self.type)
         labels = tuple(sorted(self.counts))
         if not labels:
             raise DataError(f"the label column {name!r} has no value in {self.rows} rows.")
@@ -75,6 +75,16 @@ class Labels:
                 stacklevel=3,
             )
         return "classification", labels
+
+
+def check_label(name: str, type_: Any) -> None:
+    """DataError for a type that no label has and Arrow cannot count."""
+    if kind(type_) in ("list", "other"):
+        raise _no_label(name, type_)
+
+
+def _no_label(name: str, type_: object) -> DataError:
+    return DataError(f"the label {name!r} is {type_}; classes are text, booleans or numbers.")
 
 
 def present(column: pa.ChunkedArray) -> pa.ChunkedArray:

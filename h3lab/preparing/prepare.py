@@ -25,6 +25,7 @@ from h3lab.pipeline import Pipeline
 from h3lab.preparing.executor import Executor, Here
 from h3lab.preparing.fitting import Progress, fit
 from h3lab.preparing.from_sklearn import as_pipeline
+from h3lab.preparing.labels import check_label
 from h3lab.preparing.matching import check_blocks, lookups_of, matched, opened, settled
 from h3lab.preparing.passes import Job
 from h3lab.preparing.reasons import reasons, recipes_of
@@ -206,6 +207,8 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
         )
     check_blocks(pipeline, source)
     check_names(pipeline, source.schema.names, source.missing)
+    if pipeline.label in source.schema.names:
+        check_label(pipeline.label, source.schema.field(pipeline.label).type)
 
 
 def check_names(

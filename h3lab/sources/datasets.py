@@ -65,7 +65,7 @@ class Examples(Source):
         return columns_of(self._some(part.start, part.start + (part.rows or 0)), self.check(columns))
 
     def first(self, rows: int) -> pa.Table:
-        return table_of(self._some(0, rows))
+        return table_of(self._some(0, max(1, rows))).slice(0, rows)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All rows, each column whole; DataError before it takes more memory than there is."""
@@ -101,16 +101,15 @@ class Examples(Source):
 
     def _asked(self, numbers: Sequence[int]) -> list[Any]:
         several = getattr(self.dataset, "__getitems__", None)
-        if callable(several):
-            return list(several(list(numbers)))
-        found = []
-        for number in numbers:
-            try:
+        found, where = [], f"rows from {numbers[0]} on"
+        try:
+            if callable(several):
+                return list(several(list(numbers)))
+            for number in numbers:
+                where = f"row {number}"
                 found.append(self.dataset[number])
-            except Exception as error:  # whatever the user's own code raises
-                raise DataError(
-                    f"row {number} of {self.title} could not be read: {type(error).__name__}: {error}"
-                ) from error
+        except Exception as error:  # whatever the user's own code raises
+            raise DataError(f"{where} of {self.title} could not be read: {type(error).__name__}: {error}") from error
         return found
 
     def _streamed(self) -> dict[str, np.ndarray]:
@@ -135,8 +134,10 @@ class Examples(Source):
 
         try:
             made = (self._collate or default_collate)(rows)
-        except (TypeError, RuntimeError, ValueError) as error:
+        except (TypeError, RuntimeError, ValueError, KeyError) as error:
             hint = "have different shapes, or are no numbers"
+            if isinstance(error, KeyError):
+                hint = "are dicts with different names"
             if "PIL" in str(error):
                 hint = "are pictures, not numbers: give the Dataset transform=torchvision.transforms.ToTensor()"
             raise DataError(f"rows of {self.title} cannot be stacked; they {hint} ({error}).") from error
@@ -261,7 +262,11 @@ def _tell_of_chance(source: Examples) -> None:
 
 def _array(value: Any, name: str) -> np.ndarray:
     if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        try:
+            value = value.numpy()
+        except TypeError:  # bfloat16 and its like, which NumPy does not have; float32 holds their values
+            value = value.float().numpy()
     array = np.asarray(value)
     if array.dtype.kind == "O":
         raise DataError(f"{name!r} of a row is {type(value).__name__}, which is no number, text or array of numbers.")

@@ -6,6 +6,7 @@ It knows parts and what can go wrong with files; how a format is cut and read st
 from __future__ import annotations
 
 import os
+import re
 import tokenize
 import zipfile
 import zlib
@@ -26,11 +27,12 @@ from h3lab.source import Part, Source, row_keys
 from h3lab.sources.aside import aside, check_apart, policy_of
 from h3lab.sources.formats import Format, Piece, format_of
 from h3lab.sources.places import File, absolute, find
-from h3lab.sources.schemas import cast, common
+from h3lab.sources.schemas import cast, common, unviewed
 from h3lab.urls import is_url, server
 
 #: Formats whose types are found in samples.
 INFERRED = ("csv", "tsv", "jsonl")
+_SEPARATED = {"csv": "commas", "tsv": "tabs"}
 #: What the readers of formats raise where a file is not what it should be: Arrow, Python, archives, and NumPy, which
 #: reads the head of an array as Python.
 _DAMAGE: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, EOFError, KeyError, RuntimeError)
@@ -78,7 +80,14 @@ class Files(Source):
 
     def _schema_of(self, file: File) -> pa.Schema:
         with self._reading(file, "its beginning"):
-            return file.patiently(lambda: self._format.schema(file))
+            found = file.patiently(lambda: self._format.schema(file))
+            try:
+                names = found.names
+            except UnicodeDecodeError as error:
+                raise DataError(f"{file.shown}: the names of its columns are no UTF-8 text. Convert it.") from error
+            if not names:
+                raise DataError(f"{file.shown} has no columns; expected rows with at least one.")
+            return unviewed(found)
 
     def parts(self) -> Sequence[Part]:
         """Text is scanned once for its line ends; other formats tell from their metadata."""
@@ -178,6 +187,17 @@ class Files(Source):
             return (
                 f"column {column!r} is in {has} and not in {lacks}. Read the files that have it, write it into the "
                 "others, or leave it out."
+            )
+        folders = {part for name in self._files for part in name.split("/")[:-1]}
+        if told := sorted(part for part in folders if part.startswith(f"{column}=")):
+            return (
+                f"column {column!r} stands in names of folders alone ({told[0]}/), not in files. Write it into these."
+            )
+        only = self.schema.names[0]
+        if self.format in _SEPARATED and len(self.schema) == 1 and (other := re.search(r"[;\t|,]", only)):
+            return (
+                f"the only column is {only!r}, and columns of {self.format} files are separated by "
+                f"{_SEPARATED[self.format]}. Read the file by pandas: h3.read(pandas.read_csv(path, sep={other[0]!r}))."
             )
         return ""
 

@@ -5,15 +5,18 @@ It knows how such things become an Arrow table; it does not know where they came
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 
 from h3lab.errors import DataError, UsageError
+from h3lab.feeds.arrays import unmasked
 from h3lab.serial.contents import table_digest
 from h3lab.source import PART_ROWS, Part, Source
+from h3lab.sources.schemas import without_views
 from h3lab.sources.tables import table_of
 
 #: The name that row keys of rows in memory derive from.
@@ -29,7 +32,7 @@ class Frame(Source):
                 raise DataError(f"two columns are named {column!r}; rename one of them.")
         if not table.column_names:
             raise DataError(f"{what} without columns came; expected rows with at least one column.")
-        self.table, self.what = table.replace_schema_metadata(None), what
+        self.table, self.what = without_views(table.replace_schema_metadata(None)), what
 
     @property
     def schema(self) -> pa.Schema:
@@ -88,7 +91,8 @@ def frame(what: Any) -> Frame | None:
     if isinstance(what, list) and what and all(isinstance(row, Mapping) for row in what):
         return Frame(_converted(lambda: pa.Table.from_pylist(_named(what))), "a list of dicts")
     if isinstance(what, Mapping) and what:
-        return Frame(_converted(lambda: pa.table({str(k): v for k, v in what.items()})), "a dict of columns")
+        names = _names(what)
+        return Frame(_converted(lambda: pa.table({names[k]: v for k, v in what.items()})), "a dict of columns")
     if hasattr(what, "__arrow_c_stream__") and hasattr(what, "columns"):  # polars, DuckDB and others
         return Frame(_converted(lambda: pa.table(what)), f"a {type(what).__name__}")
     return None
@@ -96,8 +100,17 @@ def frame(what: Any) -> Frame | None:
 
 def _named(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     # Arrow takes the columns of the first row for all.
-    names = dict.fromkeys(str(name) for row in rows for name in row)
-    return [{name: row.get(name) for name in names} for row in rows]
+    names = _names(name for row in rows for name in row)
+    return [{told: row.get(name) for name, told in names.items()} for row in rows]
+
+
+def _names(given: Iterable[Any]) -> dict[Any, str]:
+    """The names of columns as text, by what they were; DataError for two that have the same, such as 1 and "1"."""
+    names = {name: str(name) for name in given}
+    told = Counter(names.values())
+    if twice := [name for name, count in told.items() if count > 1]:
+        raise DataError(f"two columns are named {twice[0]!r}; rename one of them.")
+    return names
 
 
 def _is_pandas(what: Any) -> bool:
@@ -118,10 +131,10 @@ def _of_pair(X: Any, y: Any) -> pa.Table:
             "a sparse matrix came as raw rows, which are a table. It is prepared already: train on it as (X, y), or "
             "make a feed of it with Feed.of(X, y)."
         )
-    target = np.asarray(y)
+    target = unmasked(y, "y")
     if target.ndim == 2 and target.shape[1] == 1:
         target = target.ravel()
-    table = _of_pandas(X) if _is_pandas(X) else table_of({"x": _rows(np.asarray(X), "X")})
+    table = _of_pandas(X) if _is_pandas(X) else table_of({"x": _rows(X, "X")})
     if len(target) != table.num_rows:
         raise DataError(f"X has {table.num_rows} rows, y has {len(target)}.")
     if label in table.column_names:
@@ -131,7 +144,8 @@ def _of_pair(X: Any, y: Any) -> pa.Table:
     return table
 
 
-def _rows(array: np.ndarray, what: str) -> np.ndarray:
+def _rows(values: Any, what: str) -> np.ndarray:
+    array = unmasked(values, what)
     if array.ndim == 0:
         raise DataError(f"{what} is a single value; rows were expected.")
     # A 1-D array is one feature, x0, as the first column of a wider one would be.
@@ -141,7 +155,7 @@ def _rows(array: np.ndarray, what: str) -> np.ndarray:
 def _converted(make: Any) -> pa.Table:
     try:
         return make()
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"these rows cannot be a table; a column mixes types, or lengths differ: {error}. Give each column one "
             "type, for example with .astype(str), and all of them the same length."

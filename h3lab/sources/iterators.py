@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from weakref import finalize
 
+import numpy as np
 import pyarrow as pa
 
 from h3lab.errors import DataError, H3labError, UsageError
@@ -71,7 +72,7 @@ class Iterated(Source):
             stack = ExitStack()
             folder = stack.enter_context(workroom(Path(tempfile.gettempdir())))
             try:
-                self._schema, self._parts = _put_down(self._make(), folder, self.what)
+                self._schema, self._parts = _put_down(self._make, folder, self.what)
             except BaseException:
                 stack.close()
                 raise
@@ -84,7 +85,35 @@ class Iterated(Source):
         return {**super(Iterated, self._landed()).__getstate__(), "_make": None}
 
 
-def _put_down(made: Any, folder: Path, what: str) -> tuple[pa.Schema, list[Part]]:
+class _Given:
+    """An iterator that came as such: it is given once. Begun and not read to its end (an error, an interrupt), it would
+    go on in its middle."""
+
+    def __init__(self, rows: Iterator[Any], what: str) -> None:
+        self._rows: Iterator[Any] | None = rows
+        self._what = what
+
+    def __call__(self) -> Iterator[Any]:
+        rows, self._rows = self._rows, None
+        if rows is None:
+            raise DataError(
+                f"{self._what} was begun before and not read to its end, and gives no row twice. Make it again, or "
+                "pass the function that makes it: h3.read(lambda: rows())."
+            )
+        return rows
+
+
+def _called(make: Callable[[], Any], what: str) -> Any:
+    try:
+        return make()
+    except H3labError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise DataError(f"{what} failed after 0 rows: {type(error).__name__}: {error}") from error
+
+
+def _put_down(make: Callable[[], Any], folder: Path, what: str) -> tuple[pa.Schema, list[Part]]:
+    made = _called(make, what)
     if not isinstance(made, Iterable) or isinstance(made, Mapping | str | bytes) or frame(made) is not None:
         raise UsageError(
             f"{what} gave a {type(made).__name__}; expected an iterator of dicts, Arrow tables or DataFrames, for "
@@ -121,7 +150,8 @@ def _tables(rows: Iterator[Any], what: str) -> Iterator[pa.Table]:
 
     def table_of(item: Any) -> pa.Table:
         try:
-            found = frame(item)
+            # A tuple or an array may be meant as one row, and would be read as many.
+            found = None if isinstance(item, tuple | np.ndarray) else frame(item)
         except H3labError as error:
             raise DataError(f"{what}, rows from {done}: {error}") from error
         if found is None:
@@ -187,7 +217,8 @@ def iterated(what: Any) -> Iterated | None:
     """The source of an iterator or of a function that makes one; None for anything else. Other iterables are not
     guessed at: a Series, a tensor or a set is one too."""
     if isinstance(what, Iterator):
-        return Iterated(lambda: what, f"a {type(what).__name__}")
+        named = f"a {type(what).__name__}"
+        return Iterated(_Given(what, named), named)
     if isroutine(what) or isinstance(what, partial):
         return Iterated(what, f"what {getattr(what, '__name__', 'the function')}() gives")
     return None

@@ -83,6 +83,18 @@ def cast(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
+def without_views(table: pa.Table) -> pa.Table:
+    """Text and bytes that are views (of polars, of some writers) in the older form, for Arrow cannot filter views."""
+    schema = unviewed(table.schema)
+    return table if schema.equals(table.schema) else table.cast(schema)
+
+
+def unviewed(schema: pa.Schema) -> pa.Schema:
+    """A schema with the older form of views."""
+    older = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return pa.schema([field.with_type(older.get(field.type, field.type)) for field in schema])
+
+
 def widest(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both; None where there is none."""
     if a.equals(b):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from h3lab import servers
 from h3lab.errors import DamagedData, DataError, H3labError, MissingExtra, UsageError, redacted, without_passwords
-from h3lab.keys import Keyed
+from h3lab.keys import Keyed, columns_of_key
 from h3lab.source import PART_ROWS, Part, Source
 from h3lab.sources import cuts, databases, reflection, sqltypes
 from h3lab.sources.databases import connected, heard
@@ -28,7 +28,7 @@ SAMPLE_ROWS = 200
 
 def read_sql(url: str, table: str | None, query: str | None, key: str | Sequence[str] | None) -> Source:
     """Rows of a table or query, known by ``key`` (None: the table's primary key)."""
-    source = Sql(url, table, query, None if key is None else (key,) if isinstance(key, str) else tuple(key))
+    source = Sql(url, table, query, None if key is None else columns_of_key(key))
     return Keyed(source, source.key)
 
 

@@ -100,6 +100,8 @@ def check_counting(source: Source) -> None:
     assert list(head.columns) == source.columns and len(head) == min(3, len(source)), "head(3) is not three rows"
     first = [row for table in tables for row in table.slice(0, 3).to_pylist()][:3]
     assert source.first(3).to_pylist() == first, "first(3) has other rows than the first part"
+    none = source.first(0)
+    assert (none.num_rows, none.column_names) == (0, source.columns), "first(0) is no table of all columns without rows"
 
 
 def check_keys(source: Source) -> None:

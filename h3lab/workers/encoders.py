@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def _encoded(x: Cells, position: int) -> tuple[list[Any], np.ndarray]:
 def _widths(worker: Any) -> list[int]:
     """Output columns of each input column."""
     widths = []
-    rare = worker.infrequent_categories_ if hasattr(worker, "infrequent_categories_") else [None] * 10**6
+    rare = worker.infrequent_categories_ if hasattr(worker, "infrequent_categories_") else repeat(None)
     drops = worker.drop_idx_ if worker.drop_idx_ is not None else [None] * len(worker.categories_)
     for categories, infrequent, drop in zip(worker.categories_, rare, drops, strict=False):
         merged = len(infrequent) - 1 if infrequent is not None else 0
