@@ -63,7 +63,7 @@ def unmasked(values: Any, what: str) -> np.ndarray:
     """Whatever came as an array; DataError for one with masked values, which NumPy would give as if they were not."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise DataError(
-            f"{what} is a masked array with {np.ma.count_masked(values)} masked values. Say what these are: "
+            f"{what} is a masked array with {int(np.ma.getmaskarray(values).sum())} masked values. Say what these are: "
             ".astype(float).filled(numpy.nan) makes them missing ones."
         )
     return np.asarray(values)

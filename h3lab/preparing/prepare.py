@@ -207,7 +207,7 @@ def check_source(pipeline: Pipeline, source: Source, on_null_label: str) -> None
         )
     check_blocks(pipeline, source)
     check_names(pipeline, source.schema.names, source.missing)
-    if pipeline.label in source.schema.names:
+    if pipeline.label is not None and pipeline.label in source.schema.names:
         check_label(pipeline.label, source.schema.field(pipeline.label).type)
 
 
