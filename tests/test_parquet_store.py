@@ -1,8 +1,11 @@
 """Feeds at URLs: on a real HDFS, on S3, in memory; readers see the old set or the new one, damage is named."""
 
 import json
+import os
 import shutil
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
@@ -108,6 +111,28 @@ def test_the_cache_forgets_what_was_used_the_longest_ago(monkeypatch):
         hashes.append(feed.manifest["parts"][0]["hash"])
     there = {path.name for path in home.room("cache").iterdir()}
     assert hashes[2] in there and hashes[0] not in there
+
+
+def test_several_make_room_at_the_same_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("H3LAB_CACHE_BYTES", "100")
+    begin = threading.Barrier(4)
+
+    def make(_):
+        begin.wait()
+        cache.make_room(0, tmp_path)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            for part in range(40):
+                (tmp_path / f"{part}" / "parts").mkdir(parents=True)
+                for name in range(5):
+                    (tmp_path / f"{part}" / "parts" / f"{name}").write_bytes(b"123456789")
+                os.utime(tmp_path / f"{part}", (0, part))
+            list(pool.map(make, range(4)))
+            left = {path.name for path in tmp_path.iterdir()}
+            assert left <= {"38", "39"}, "what was used last stays, and nothing half removed"
+            shutil.rmtree(tmp_path)
+            tmp_path.mkdir()
 
 
 def test_damage_is_named_before_anything_is_read(url):

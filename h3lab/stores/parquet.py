@@ -139,7 +139,8 @@ class Parquet:
                     local = Columns(folder)
                     local.commit({"parts": [local.write("part", fetched)]})
                     found = local.read(local.manifest()["parts"][0])
-        os.utime(folder)  # what was used last is removed last
+        with suppress(FileNotFoundError):  # another process has made room, and who has mapped a part keeps it
+            os.utime(folder)  # what was used last is removed last
         return found
 
     def _fetched(self, entry: Mapping[str, Any]) -> Batch:
