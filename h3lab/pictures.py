@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from h3lab import brief
 from h3lab.errors import redacted
 
@@ -72,7 +74,8 @@ def _rows(frame: Any) -> str:
     """As many columns as fit the line, from the left."""
     frame = frame.rename(columns=lambda name: brief.line(name, brief.NAME))
     for columns in range(frame.shape[1], 0, -1):
-        text: str = frame.iloc[:, :columns].to_string(max_colwidth=brief.NAME, index=False)
+        with np.errstate(over="ignore"):  # pandas asks of half floats whether they are above a million
+            text: str = frame.iloc[:, :columns].to_string(max_colwidth=brief.NAME, index=False)
         if columns == 1 or len(text.partition("\n")[0]) <= brief.LINE:
             return text
     return ""

@@ -1,6 +1,7 @@
 """What every source gets for nothing: counting, heads, pictures, row keys and splits, whatever its parts."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -247,6 +248,13 @@ def test_wide_and_strange_values_are_shown_and_escaped():
     assert "(40)" in repr(source) and max(map(len, repr(source).splitlines())) <= 120
     html = source._repr_mimebundle_()["text/html"]
     assert "<td><b>" not in html and "40 columns" in html and len(html) < 6000
+
+
+def test_half_floats_are_shown_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = repr(read({"half": np.array([0.5, 2.0], np.float16)}))
+    assert "0.5" in text and "Warning" not in text
 
 
 class Broken(Pieces):

@@ -164,6 +164,16 @@ def test_what_others_keep_in_the_folder_is_left_alone(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "workroom").is_dir()
 
 
+@pytest.mark.parametrize("name", ["manifest-000001 (copy).json", "manifest-new.json", "pipeline-old.h3lab"])
+def test_copies_beside_a_feed_are_no_states_of_it(name, tmp_path):
+    store = committed(tmp_path)
+    (tmp_path / name).write_text("{}")
+    assert store.manifest()["number"] == 1
+    again = committed(tmp_path)
+    again.collect_garbage()
+    assert again.manifest()["number"] == 2 and (tmp_path / name).exists()
+
+
 def test_objects_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"00000\.x has Python objects"):
         Columns(tmp_path).write("00000", Batch(np.array([["a"]], dtype=object)))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -62,11 +63,11 @@ class States:
 
     def numbers(self) -> list[int]:
         """Numbers of the states that are there, ascending."""
-        return sorted(_number(name) for name in self._files.listing() if name.startswith("manifest-"))
+        return sorted(filter(None, (_number(name, "manifest") for name in self._files.listing())))
 
     def add(self, manifest: Mapping[str, Any], document: Any = None) -> int:
         """Write a state, its manifest last, and return its number."""
-        taken = [_number(name) for name in self._files.listing() if name.startswith(("manifest-", "pipeline-"))]
+        taken = [_number(name, "manifest") or _number(name, "pipeline") for name in self._files.listing()]
         number = max(taken, default=0) + 1
         packed = None if document is None else codec.pack(document)
         while not self._claim(number, manifest, packed):
@@ -138,7 +139,7 @@ class States:
                 continue
             kept.append(number)
             named |= set(files_of(found)) if found is not None else set()
-        old = {name: size for name, size in here.items() if name.startswith("pipeline-") and _number(name) not in kept}
+        old = {name: size for name, size in here.items() if _number(name, "pipeline") not in (0, *kept)}
         old |= {name: size for name, size in here.items() if name.startswith((".draft.", "..draft."))}
         parts = self._files.listing("parts")
         old |= {f"parts/{name}": size for name, size in parts.items() if name.removesuffix(DAMAGED) not in named}
@@ -159,5 +160,7 @@ def name_of(number: int) -> str:
     return f"manifest-{number:06d}.json"
 
 
-def _number(name: str) -> int:
-    return int(name.partition(".")[0].rpartition("-")[2])
+def _number(name: str, kind: str) -> int:
+    """The number of a manifest or pipeline by its name; 0 of any other, as of a copy that somebody has put beside."""
+    found = re.fullmatch(rf"{kind}-(\d+)\.(?:json|h3lab)", name)
+    return 0 if found is None else int(found[1])
